@@ -1,0 +1,126 @@
+"""What a compiled kernel says of itself: arch, symbols, arguments and resources, read from HSACO or PTX."""
+
+import io
+import re
+from dataclasses import asdict, dataclass
+
+import msgpack
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from predecode.custom_kernels.toolchain import CodeObject
+from predecode.pipelines.errors import PredecodeError
+
+# e_flags' low byte of an AMDGPU ELF (LLVM AMDGPUUsage, "ELF header e_flags").
+_AMD_MACHINES = {0x4C: "gfx942", 0x4F: "gfx950"}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelArgument:
+    """One explicit kernel argument; ``kind`` is "pointer", "value" or, for AMD's hidden ones, their own name."""
+
+    kind: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelResources:
+    """What one launch of the kernel takes; None where the code object does not say (PTX has no registers)."""
+
+    vector_registers: int | None
+    accumulator_registers: int | None
+    scalar_registers: int | None
+    shared_memory_bytes: int
+    scratch_bytes: int
+    register_spills: int | None
+
+    def as_dict(self) -> dict[str, int]:
+        """The known figures, for the manifest."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel of a code object."""
+
+    symbol: str
+    arch: str
+    arguments: tuple[KernelArgument, ...]
+    largest_workgroup: int
+    wave_size: int
+    resources: KernelResources
+
+
+def read_kernels(code: CodeObject) -> dict[str, Kernel]:
+    """Kernels by symbol. Raises `PredecodeError` for data that is no HSACO or PTX."""
+    if code.suffix == "ptx":
+        return _read_ptx(code.data.decode())
+    return _read_hsaco(code)
+
+
+def _read_hsaco(code: CodeObject) -> dict[str, Kernel]:
+    try:
+        elf = ELFFile(io.BytesIO(code.data))
+        arch = _AMD_MACHINES.get(elf["e_flags"] & 0xFF, f"machine 0x{elf['e_flags'] & 0xFF:02x}")
+        notes = [n for s in elf.iter_sections("SHT_NOTE") for n in s.iter_notes() if n["n_name"] == "AMDGPU"]
+        metadata = msgpack.unpackb(notes[0]["n_descdata"])
+    except (ELFError, IndexError, ValueError) as error:
+        raise PredecodeError(f"{code.source}: not an AMD code object ({error}); rebuild the kernel") from error
+    return {k[".name"]: _hsaco_kernel(k, arch) for k in metadata["amdhsa.kernels"]}
+
+
+def _hsaco_kernel(entry: dict, arch: str) -> Kernel:
+    kinds = {"global_buffer": "pointer", "by_value": "value"}
+    arguments = tuple(
+        KernelArgument(kinds.get(a[".value_kind"], a[".value_kind"]), a[".size"]) for a in entry.get(".args", ())
+    )
+    resources = KernelResources(
+        vector_registers=entry[".vgpr_count"],
+        accumulator_registers=entry[".agpr_count"],
+        scalar_registers=entry[".sgpr_count"],
+        shared_memory_bytes=entry[".group_segment_fixed_size"],
+        scratch_bytes=entry[".private_segment_fixed_size"],
+        register_spills=entry[".vgpr_spill_count"] + entry[".sgpr_spill_count"],
+    )
+    return Kernel(
+        symbol=entry[".name"],
+        arch=arch,
+        arguments=arguments,
+        largest_workgroup=entry[".max_flat_workgroup_size"],
+        wave_size=entry[".wavefront_size"],
+        resources=resources,
+    )
+
+
+_ENTRY = re.compile(r"\.visible \.entry (\w+)\((.*?)\)(.*?)\{(.*?)\n\}", re.S)
+_SHARED = re.compile(r"\.shared \.align \d+ \.b8 \w+\[(\d+)\]")
+_LOCAL = re.compile(r"\.local \.align \d+ \.b8\s+\w+\[(\d+)\]")
+
+
+def _read_ptx(text: str) -> dict[str, Kernel]:
+    target = re.search(r"^\.target (\w+)", text, re.M)
+    if not target:
+        raise PredecodeError("not PTX: no .target line; rebuild the kernel")
+    shared = sum(int(size) for size in _SHARED.findall(text))
+    return {m[1]: _ptx_kernel(m, target[1].removesuffix("a"), shared) for m in _ENTRY.finditer(text)}
+
+
+def _ptx_kernel(match: re.Match, arch: str, shared: int) -> Kernel:
+    symbol, parameters, directives, body = match.groups()
+    arguments = tuple(
+        KernelArgument("pointer" if ".ptr" in p else "value", 8 if ".u64" in p or ".b64" in p else 4)
+        for p in parameters.split(",")
+        if p.strip()
+    )
+    largest = re.search(r"\.(?:max|req)ntid (\d+)(?:, (\d+))?(?:, (\d+))?", directives)
+    threads = 1
+    for extent in largest.groups() if largest else ("1024",):
+        threads *= int(extent or 1)
+    return Kernel(
+        symbol=symbol,
+        arch=arch,
+        arguments=arguments,
+        largest_workgroup=threads,
+        wave_size=32,
+        resources=KernelResources(None, None, None, shared, sum(map(int, _LOCAL.findall(body))), None),
+    )

@@ -1,0 +1,71 @@
+// Entry macros, vector types and the identity of the running thread, for AMD (HIP) and NVIDIA (CUDA) alike.
+//
+// Kernels are compiled by a bare clang, without the vendors' headers: everything used is declared here. A
+// kernel's body is a DEVICE function that takes its arguments and the index of its work tile; the KERNEL entry
+// only reads `workgroup_x()` and calls it. Block sizes are compile-time constants, never read from the launch.
+// Compiled for neither GPU, only the declarations that need no device (such as layouts.h) can be used.
+#pragma once
+
+typedef unsigned char uint8;
+typedef unsigned short uint16;
+typedef unsigned int uint32;
+typedef unsigned long long uint64;
+typedef long long int64;
+typedef float float2 __attribute__((ext_vector_type(2)));
+typedef float float4 __attribute__((ext_vector_type(4)));
+typedef uint32 uint32x2 __attribute__((ext_vector_type(2)));
+typedef uint32 uint32x4 __attribute__((ext_vector_type(4)));
+
+#if defined(__AMDGCN__) || defined(__NVPTX__)
+#define DEVICE static inline __attribute__((device, always_inline))
+// `KERNEL(threads) name(...)`: an entry launched with exactly `threads` threads along x.
+#define KERNEL(threads) extern "C" __attribute__((global, launch_bounds(threads)))
+#define SHARED static __attribute__((shared))
+#else
+#define DEVICE static inline
+#endif
+
+#if defined(__AMDGCN__)
+constexpr int WAVE_SIZE = 64;
+
+DEVICE int thread_id() { return __builtin_amdgcn_workitem_id_x(); }
+DEVICE int workgroup_x() { return __builtin_amdgcn_workgroup_id_x(); }
+DEVICE int workgroup_y() { return __builtin_amdgcn_workgroup_id_y(); }
+DEVICE int workgroup_z() { return __builtin_amdgcn_workgroup_id_z(); }
+
+// All threads of the workgroup arrive, and see each other's earlier writes to shared and global memory.
+DEVICE void barrier() {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+  __builtin_amdgcn_s_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+}
+
+// The value of `value` in lane `source` of the wave; all lanes must take part.
+DEVICE int wave_read(int value, int source) { return __builtin_amdgcn_ds_bpermute(source * 4, value); }
+#elif defined(__NVPTX__)
+constexpr int WAVE_SIZE = 32;
+
+DEVICE int thread_id() { return __nvvm_read_ptx_sreg_tid_x(); }
+DEVICE int workgroup_x() { return __nvvm_read_ptx_sreg_ctaid_x(); }
+DEVICE int workgroup_y() { return __nvvm_read_ptx_sreg_ctaid_y(); }
+DEVICE int workgroup_z() { return __nvvm_read_ptx_sreg_ctaid_z(); }
+
+// All threads of the workgroup arrive, and see each other's earlier writes to shared and global memory.
+DEVICE void barrier() { __syncthreads(); }
+
+// The value of `value` in lane `source` of the wave; all lanes must take part.
+DEVICE int wave_read(int value, int source) {
+  return __nvvm_shfl_sync_idx_i32(0xFFFFFFFF, value, source, WAVE_SIZE - 1);
+}
+#endif
+
+#if defined(__AMDGCN__) || defined(__NVPTX__)
+DEVICE int lane_id() { return thread_id() & (WAVE_SIZE - 1); }
+DEVICE int wave_id() { return thread_id() / WAVE_SIZE; }
+
+DEVICE float wave_read(float value, int source) {
+  return __builtin_bit_cast(float, wave_read(__builtin_bit_cast(int, value), source));
+}
+#endif
+
+DEVICE constexpr int divide_up(int dividend, int divisor) { return (dividend + divisor - 1) / divisor; }

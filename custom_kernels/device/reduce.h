@@ -1,0 +1,44 @@
+// Reductions and scans over lanes, waves and workgroups, each in one fixed order: same input, same bits.
+#pragma once
+
+#include "compiler.h"
+
+struct Sum {
+  template <typename T> DEVICE T combine(T a, T b) { return a + b; }
+};
+
+struct Maximum {
+  template <typename T> DEVICE T combine(T a, T b) { return a > b ? a : b; }
+};
+
+// Every lane of each aligned run of `LANES` lanes gets the run's result. All lanes of the wave must take part.
+template <typename Operation, int LANES, typename T> DEVICE T reduce_lanes(T value) {
+#pragma unroll
+  for (int distance = 1; distance < LANES; distance *= 2)
+    value = Operation::combine(value, wave_read(value, lane_id() ^ distance));
+  return value;
+}
+
+// Every thread of the workgroup of `THREADS` threads gets the result: lanes by halves, then waves in order.
+template <typename Operation, int THREADS, typename T> DEVICE T reduce_workgroup(T value) {
+  constexpr int WAVES = THREADS / WAVE_SIZE;
+  SHARED T of_wave[WAVES];
+  value = reduce_lanes<Operation, WAVE_SIZE>(value);
+  barrier();  // an earlier reduction may still be read
+  if (lane_id() == 0) of_wave[wave_id()] = value;
+  barrier();
+  T result = of_wave[0];
+#pragma unroll
+  for (int wave = 1; wave < WAVES; ++wave) result = Operation::combine(result, of_wave[wave]);
+  return result;
+}
+
+// Sum of `value` over the lanes up to and including this one.
+DEVICE int inclusive_sum_of_wave(int value) {
+#pragma unroll
+  for (int distance = 1; distance < WAVE_SIZE; distance *= 2) {
+    int below = wave_read(value, lane_id() >= distance ? lane_id() - distance : lane_id());
+    if (lane_id() >= distance) value += below;
+  }
+  return value;
+}

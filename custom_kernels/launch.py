@@ -1,0 +1,43 @@
+"""How a kernel is launched: the bindings it takes, its 32-bit constants, its grid, and where its code is."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+KERNEL_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One dispatch of a hand-written kernel.
+
+    The kernel ``symbol`` of ``source`` (a file of this package) receives pointers first: the tensor arguments
+    named in ``operands``, in that order, then one pointer per result that is not written in place, in result
+    order; then ``constants`` as 32-bit integers (pass a float through `float_bits`). A result that reuses an
+    argument's buffer has no pointer of its own. ``defines`` are compile-time macros of the source.
+
+    ``workgroup_size`` and ``workgroups`` are (x, y, z); CPU kernels ignore the former.
+    """
+
+    source: str
+    symbol: str
+    operands: tuple[str, ...]
+    constants: tuple[int, ...]
+    workgroups: tuple[int, int, int]
+    workgroup_size: tuple[int, int, int] = (1, 1, 1)
+    defines: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self):
+        for constant in self.constants:
+            if not -(2**31) <= constant < 2**32:
+                raise ValueError(f"{self.symbol}: constant {constant} does not fit in 32 bits")
+
+    @property
+    def source_path(self) -> Path:
+        """Path of the kernel's source."""
+        return KERNEL_FOLDER / self.source
+
+
+def float_bits(value: float) -> int:
+    """The float32 ``value`` as the 32-bit integer with the same bits; a kernel casts it back."""
+    return struct.unpack("<I", struct.pack("<f", value))[0]

@@ -1,0 +1,56 @@
+"""Checks of a code object against the launch it is embedded for. The compiler makes none of them."""
+
+from predecode.custom_kernels.code_object import Kernel, read_kernels
+from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.toolchain import CodeObject
+from predecode.pipelines.errors import PredecodeError
+
+
+class LaunchMismatch(PredecodeError):
+    """A code object does not fit its launch."""
+
+
+def check_launch(code: CodeObject, launch: Launch, target: Target, pointers: int) -> Kernel:
+    """Refuse ``code`` unless its kernel fits ``launch`` on ``target`` with ``pointers`` buffer arguments."""
+    kernels = read_kernels(code)
+    if launch.symbol not in kernels:
+        raise LaunchMismatch(
+            f"{launch.source}: no kernel named {launch.symbol}; it holds {', '.join(sorted(kernels)) or 'none'}"
+        )
+    kernel = kernels[launch.symbol]
+    for problem in _problems(kernel, launch, target, pointers):
+        raise LaunchMismatch(f"{launch.source}, kernel {launch.symbol}: {problem}")
+    return kernel
+
+
+def _problems(kernel: Kernel, launch: Launch, target: Target, pointers: int):
+    if kernel.arch != target.arch:
+        yield f"compiled for {kernel.arch}, the target is {target.arch}"
+    kinds = [(a.kind, a.bytes) for a in kernel.arguments]
+    expected = [("pointer", 8)] * pointers + [("value", 4)] * len(launch.constants)
+    if kinds != expected:
+        yield (
+            f"takes {_count(kinds)}, the launch passes {pointers} pointers then {len(launch.constants)} "
+            "32-bit integers; declare exactly these, pointers first, and use no hidden argument"
+        )
+    x, y, z = launch.workgroup_size
+    if x * y * z > kernel.largest_workgroup:
+        yield f"built for workgroups of at most {kernel.largest_workgroup}, launched with {x * y * z}"
+    if min(launch.workgroups) < 1:
+        yield f"launched with an empty grid {launch.workgroups}"
+    if kernel.wave_size != target.wave_size:
+        yield f"built for waves of {kernel.wave_size}, {target.name} has waves of {target.wave_size}"
+    if kernel.resources.shared_memory_bytes > target.shared_memory:
+        yield (
+            f"takes {kernel.resources.shared_memory_bytes} bytes of workgroup memory, "
+            f"{target.name} has {target.shared_memory}"
+        )
+    if kernel.resources.scratch_bytes:
+        yield f"takes {kernel.resources.scratch_bytes} bytes of scratch per lane; keep arrays in registers"
+    if kernel.resources.register_spills:
+        yield f"spills {kernel.resources.register_spills} registers; use fewer per lane"
+
+
+def _count(kinds: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{kind} of {size} bytes" for kind, size in kinds) or "no arguments"

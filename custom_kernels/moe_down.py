@@ -1,0 +1,99 @@
+"""Second matrix of the routed experts, and the weighted sum over the experts of a row.
+
+Source: stage 2 of aiter `fused_moe`; the sum is taken in float32 in the order of the router's ids and rounded
+once, instead of by bfloat16 atomics.
+"""
+
+import torch
+
+from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
+from predecode.custom_kernels.gemm_fp8_blockscale import require_block_scales, require_quantized_rows
+from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE
+from predecode.custom_kernels.moe_gate_up import expert_weights_of, require_expert_ids
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.quantize import dequantize_groups
+from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
+
+MOST_WAVES = 16
+"""Waves of a workgroup; each multiplies whole experts."""
+
+
+def reference(
+    values: torch.Tensor,
+    scales: torch.Tensor,
+    expert_ids: torch.Tensor,
+    expert_weights: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scales: torch.Tensor,
+) -> torch.Tensor:
+    rows, experts_per_row = expert_ids.shape
+    u = dequantize_groups(values, GROUP_MAJOR_SCALES.unpack(scales)).reshape(rows, experts_per_row, -1, 1)
+    sums = []
+    for t in range(rows):
+        experts = torch.bmm(expert_weights_of(expert_ids[t], weight, weight_scales), u[t])[..., 0]
+        weighted = experts * expert_weights[t][:, None]
+        total = weighted[0]
+        for j in range(1, experts_per_row):
+            total = total + weighted[j]
+        sums.append(total)
+    return torch.stack(sums).to(FORMAT_OF_DTYPE[values.dtype].activation_dtype)
+
+
+def _fake(values, scales, expert_ids, expert_weights, weight, weight_scales):
+    shape = (expert_ids.shape[0], weight.shape[1] * TILE)
+    return values.new_empty(shape, dtype=FORMAT_OF_DTYPE[values.dtype].activation_dtype)
+
+
+def _launch(target: Target, call: Call) -> Launch | None:
+    if not target.has_hip_kernels:
+        return None
+    columns = call["values"].shape[1]
+    rows, experts_per_row = call["expert_ids"].shape
+    bands = call["weight"].shape[1]
+    waves = min(MOST_WAVES, experts_per_row)
+    return Launch(
+        source="moe_down.hip",
+        symbol="moe_down",
+        operands=("values", "scales", "expert_ids", "expert_weights", "weight", "weight_scales"),
+        constants=(rows, bands, columns),
+        # Rows are the fastest axis: workgroups that run together read the same band of every expert.
+        workgroups=(rows, bands, 1),
+        workgroup_size=(waves * target.wave_size, 1, 1),
+        defines=(("EXPERTS_PER_ROW", experts_per_row), ("WAVES", waves)),
+    )
+
+
+OP = define_op(
+    "moe_down(Tensor values, Tensor scales, Tensor expert_ids, Tensor expert_weights, Tensor weight, "
+    "Tensor weight_scales) -> Tensor",
+    reference,
+    _fake,
+    launch=_launch,
+)
+
+
+def moe_down(
+    u: QuantizedActivation, expert_ids: torch.Tensor, expert_weights: torch.Tensor, weight: BlockScaledWeight
+) -> torch.Tensor:
+    """``y[t] = sum_j expert_weights[t, j] * (W[expert_ids[t, j]] u[t*k + j])``, in float32, rounded once.
+
+    ``u`` [T*k, I] with group-major scales [I/128, T*k]; ``expert_ids`` int32 [T, k], each in [0, E);
+    ``expert_weights`` float32 [T, k]; ``weight`` tiled [E, N/16, I/16, 16, 16] with scales
+    [E, ceil(N/128), I/128]. Returns [T, N] in the format's activation dtype.
+    """
+    rows, experts_per_row = require_expert_ids("moe_down", expert_ids, weight)
+    if expert_weights.shape != expert_ids.shape or expert_weights.dtype != torch.float32:
+        raise TypeError(
+            f"moe_down: expert weights are {expert_weights.dtype}{list(expert_weights.shape)}, expected float32 "
+            f"{list(expert_ids.shape)} like the expert ids"
+        )
+    _, columns = require_block_scales("moe_down", weight)
+    if require_quantized_rows("moe_down", u, columns, weight) != rows * experts_per_row:
+        raise ValueError(
+            f"moe_down: {u.values.shape[0]} activation rows for {rows} x {experts_per_row} expert ids"
+        )
+    return torch.ops.predecode.moe_down(
+        u.values, u.scales, expert_ids, expert_weights, weight.values, weight.scales
+    )

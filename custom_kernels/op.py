@@ -1,0 +1,73 @@
+"""What an op is: a functional torch.library op, its reference in plain torch, and its kernel launch per target."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.targets import Target
+
+LIBRARY = torch.library.Library("predecode", "DEF")
+OPS: dict[str, "Op"] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an op as it stands in a traced program.
+
+    ``arguments`` maps each schema argument to a tensor without data (shape and dtype are those traced) or to
+    the Python scalar or string it was called with; ``results`` are the results' shapes and dtypes likewise.
+    """
+
+    arguments: Mapping[str, Any]
+    results: tuple[torch.Tensor, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+
+LaunchRule = Callable[[Target, Call], Launch | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A defined op. ``in_place`` maps a result's index to the argument whose buffer it reuses."""
+
+    name: str
+    reference: Callable
+    fake: Callable
+    in_place: Mapping[int, str] = field(default_factory=dict)
+    launch: LaunchRule | None = None
+
+    @property
+    def overload(self) -> torch._ops.OpOverload:
+        """``torch.ops.predecode.<name>.default``."""
+        return getattr(torch.ops.predecode, self.name).default
+
+    def launch_on(self, target: Target, call: Call) -> Launch | None:
+        """The kernel launch that replaces ``call`` on ``target``, or None: the reference is compiled instead."""
+        return self.launch(target, call) if self.launch else None
+
+
+def define_op(
+    schema: str,
+    reference: Callable,
+    fake: Callable,
+    *,
+    in_place: Mapping[int, str] | None = None,
+    launch: LaunchRule | None = None,
+) -> Op:
+    """Define ``torch.ops.predecode.<name>`` from a schema such as ``"scale(Tensor x, float s) -> Tensor"``.
+
+    The op is functional: ``reference`` must not write its arguments nor return them. ``fake`` gives the
+    results' shapes and dtypes. ``in_place`` tells which results a kernel writes into which argument's buffer;
+    a caller must not use that argument afterwards.
+    """
+    name = schema.split("(", 1)[0]
+    LIBRARY.define(schema)
+    LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"predecode::{name}", fake, lib=LIBRARY)
+    OPS[name] = Op(name, reference, fake, dict(in_place or {}), launch)
+    return OPS[name]

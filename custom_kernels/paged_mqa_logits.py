@@ -1,0 +1,123 @@
+"""Scores of the lightning indexer: every query row against the cached keys of its sequence.
+
+Source: aiter `deepgemm_fp8_paged_mqa_logits` with ``Preshuffle`` and pages of 64 tokens.
+"""
+
+import torch
+
+from predecode.custom_kernels.cache_bytes import elements_from_bytes, float32_from_bytes
+from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
+from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.layouts import (
+    INDEXER_HEAD_DIM,
+    PAGE_TOKENS,
+    PRESHUFFLED_PAGE,
+    TILE,
+    TILED_16X16,
+    require_layout,
+)
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.values import IndexerCache
+
+WAVES = PAGE_TOKENS // TILE
+"""Waves of a workgroup; each scores 16 tokens of a page."""
+WORKGROUPS_PER_COMPUTE_UNIT = 8
+"""Workgroups launched per compute unit; a row's pages are dealt out to its share of them."""
+
+
+def cached_keys(
+    cache: torch.Tensor, block_table: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys [T, B*64, 128] and scales [T, B*64], both float32, of the pages in ``block_table`` [T, B].
+
+    Entries past a row's length may hold anything, so they are clamped to the pool.
+    """
+    rows, width = block_table.shape
+    pages = cache[block_table.clamp(0, cache.shape[0] - 1)]
+    key_bytes = PRESHUFFLED_PAGE.scale_offset(0, dtype.itemsize)
+    tiles = (rows, width, PAGE_TOKENS // TILE, INDEXER_HEAD_DIM // TILE, TILE, TILE)
+    keys = TILED_16X16.unpack(elements_from_bytes(pages[..., :key_bytes], dtype).float().reshape(tiles))
+    scales = float32_from_bytes(pages[..., key_bytes:])
+    return keys.reshape(rows, width * PAGE_TOKENS, INDEXER_HEAD_DIM), scales.reshape(rows, width * PAGE_TOKENS)
+
+
+def reference(
+    query: torch.Tensor,
+    weights: torch.Tensor,
+    cache: torch.Tensor,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+) -> torch.Tensor:
+    keys, scales = cached_keys(cache, block_table, query.dtype)
+    products = torch.bmm(query.float(), keys.transpose(1, 2)) * scales[:, None]
+    logits = (products.clamp_min(0.0) * weights[..., None]).sum(1)
+    position = torch.arange(logits.shape[1], dtype=torch.int32)
+    return torch.where(position[None] < lengths[:, None], logits, float("-inf"))
+
+
+def _fake(query, weights, cache, block_table, lengths):
+    return query.new_empty((block_table.shape[0], block_table.shape[1] * PAGE_TOKENS), dtype=torch.float32)
+
+
+def _launch(target: Target, call: Call) -> Launch | None:
+    if not target.has_hip_kernels:
+        return None
+    rows, heads, _ = call["query"].shape
+    width = call["block_table"].shape[1]
+    shares = min(width, -(-WORKGROUPS_PER_COMPUTE_UNIT * target.compute_units // rows))
+    return Launch(
+        source="paged_mqa_logits.hip",
+        symbol="paged_mqa_logits",
+        operands=("query", "weights", "cache", "block_table", "lengths"),
+        constants=(width,),
+        workgroups=(shares, rows, 1),
+        workgroup_size=(WAVES * target.wave_size, 1, 1),
+        defines=(("HEAD_TILES", heads // TILE), ("SHARES", shares)),
+    )
+
+
+OP = define_op(
+    "paged_mqa_logits(Tensor query, Tensor weights, Tensor cache, Tensor block_table, Tensor lengths) -> Tensor",
+    reference,
+    _fake,
+    launch=_launch,
+)
+
+
+def paged_mqa_logits(
+    query: torch.Tensor,
+    weights: torch.Tensor,
+    cache: IndexerCache,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+) -> torch.Tensor:
+    """``logits[t, p] = sum_h weights[t, h] * max(0, (query[t, h] . key(t, p)) * key_scale(t, p))``.
+
+    ``query`` [T, H, 128] in an element format, H a multiple of 16; ``weights`` float32 [T, H]; ``cache`` of
+    preshuffled pages; ``block_table`` int32 [T, B]; ``lengths`` int32 [T], at most B*64. Position p of row t is
+    token p % 64 of page ``block_table[t, p // 64]``. Returns float32 [T, B*64], accumulated in float32. Only
+    [0, length) of a row is defined: a kernel leaves the rest unwritten, the reference puts -inf there.
+    """
+    require_layout(
+        "paged_mqa_logits", "cache", cache.page, PRESHUFFLED_PAGE, "write it with page_layout 'preshuffled page'"
+    )
+    if query.dim() != 3 or query.shape[1] % TILE or query.shape[2] != INDEXER_HEAD_DIM:
+        raise ValueError(
+            f"paged_mqa_logits: query is {list(query.shape)}, expected [T, H, {INDEXER_HEAD_DIM}] with H a "
+            f"multiple of {TILE}"
+        )
+    element_format = FORMAT_OF_DTYPE[query.dtype]
+    expected = {
+        "weights": (weights, [*query.shape[:2]], torch.float32),
+        "cache": (cache.data, [cache.data.shape[0], cache.page.page_bytes(element_format.itemsize)], torch.int8),
+        "block_table": (block_table, [query.shape[0], block_table.shape[-1]], torch.int32),
+        "lengths": (lengths, [query.shape[0]], torch.int32),
+    }
+    for name, (tensor, shape, dtype) in expected.items():
+        if list(tensor.shape) != shape or tensor.dtype != dtype:
+            raise ValueError(
+                f"paged_mqa_logits: {name} is {tensor.dtype}{list(tensor.shape)}, expected {dtype}{shape} for a "
+                f"query {list(query.shape)} in {element_format.name}"
+            )
+    return torch.ops.predecode.paged_mqa_logits(query, weights, cache.data, block_table, lengths)

@@ -1,0 +1,127 @@
+""".hip and .c sources -> code objects, kept in a content-addressed cache.
+
+HIP sources become an HSACO on AMD targets and PTX text on NVIDIA targets; C sources become a freestanding x86-64
+ELF object for the CPU. The compiler is the clang inside the ``ziglang`` wheel unless another one (ROCm's, say)
+is asked for; AMD objects are linked by IREE's own linker.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from predecode.custom_kernels.launch import KERNEL_FOLDER, Launch
+from predecode.custom_kernels.targets import Target
+from predecode.pipelines.errors import PredecodeError
+
+DEVICE_HEADERS = KERNEL_FOLDER / "device"
+DEFAULT_CACHE = Path.home() / ".cache" / "predecode"
+
+
+class ToolchainError(PredecodeError):
+    """A kernel source does not compile, or a tool is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeObject:
+    """A compiled kernel source: its ``data`` as embedded, and the cached file that holds it."""
+
+    path: Path
+    source: str
+    data: bytes = field(repr=False)
+
+    @property
+    def suffix(self) -> str:
+        """Kind of object: hsaco, ptx or o."""
+        return self.path.suffix.removeprefix(".")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of ``data``."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A clang command, and the cache folder its results are kept in."""
+
+    clang: tuple[str, ...] = (sys.executable, "-m", "ziglang", "clang")
+    cache: Path = DEFAULT_CACHE
+
+    @cached_property
+    def version(self) -> str:
+        """First line of ``clang --version``."""
+        return self._run([*self.clang, "--version"], "asking the compiler for its version").splitlines()[0]
+
+    def build(self, launch: Launch, target: Target) -> CodeObject:
+        """The code object that holds ``launch``'s kernel for ``target``; compiled only if not in the cache."""
+        commands = _commands(target, launch.defines)
+        entry = self.objects / f"{self._key(launch.source_path, commands)}.{commands.suffix}"
+        if not entry.exists():
+            self._compile(launch.source_path, commands, entry)
+        return CodeObject(entry, launch.source, entry.read_bytes())
+
+    @property
+    def objects(self) -> Path:
+        """Folder of the cached code objects."""
+        return self.cache / "kernels"
+
+    def _key(self, source: Path, commands: "_Commands") -> str:
+        digest = hashlib.sha256()
+        for part in (self.version, *commands.compile, *commands.link):
+            digest.update(part.encode() + b"\0")
+        for path in (source, *sorted(DEVICE_HEADERS.glob("*.h"))):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return digest.hexdigest()
+
+    def _compile(self, source: Path, commands: "_Commands", entry: Path) -> None:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=entry.parent) as folder:
+            built = Path(folder) / f"built.{commands.suffix}"
+            compiled = Path(folder) / "compiled.o" if commands.link else built
+            compile_command = [*self.clang, *commands.compile, "-o", str(compiled), str(source)]
+            self._run(compile_command, f"compiling {source.name}")
+            if commands.link:
+                self._run([*commands.link, str(compiled), "-o", str(built)], f"linking {source.name}")
+            built.rename(entry)  # atomic: two exports may build the same kernel at once
+
+    def _run(self, command: list[str], doing: str) -> str:
+        try:
+            result = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise ToolchainError(f"{doing}: {command[0]} not found; install the `export` extra") from error
+        if result.returncode:
+            errors = [line for line in result.stderr.splitlines() if "error" in line] or [result.stderr.strip()]
+            raise ToolchainError(f"{doing} failed: {errors[0]}")
+        return result.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class _Commands:
+    """Arguments after the clang command, and the linker's command line (empty where nothing is linked)."""
+
+    compile: tuple[str, ...]
+    link: tuple[str, ...]
+    suffix: str
+
+
+def _commands(target: Target, defines: tuple[tuple[str, int], ...]) -> _Commands:
+    macros = tuple(f"-D{name}={value}" for name, value in defines)
+    include = ("-I", str(DEVICE_HEADERS))
+    if target.device == "hip":
+        flags = ("-cc1", "-triple", "amdgcn-amd-amdhsa", "-target-cpu", target.arch, "-x", "hip", "-std=c++20")
+        flags += ("-fcuda-is-device", "-O3", "-mcode-object-version=5", "-ffp-contract=on", "-emit-obj")
+        linker = str(files("iree.compiler") / "_mlir_libs" / "iree-lld")
+        return _Commands(flags + macros + include, (linker, "-flavor", "gnu", "-shared"), "hsaco")
+    if target.device == "cuda":
+        flags = ("-x", "cuda", "-std=c++20", f"--cuda-gpu-arch={target.arch}", "--cuda-device-only")
+        flags += ("-nocudainc", "-nocudalib", "-O3", "-ffp-contract=on", "-S", "-Wno-unknown-cuda-version")
+        return _Commands(flags + macros + include, (), "ptx")
+    flags = ("-target", "x86_64-none-elf", "-march=x86-64-v3", "-std=c17", "-O3", "-ffreestanding")
+    flags += ("-fvisibility=hidden", "-fno-plt", "-ffunction-sections", "-c")
+    builtins = ("-isystem", str(files("ziglang") / "lib" / "include"))
+    return _Commands(flags + macros + include + builtins, (), "o")

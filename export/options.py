@@ -1,0 +1,58 @@
+"""What an export is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from predecode.custom_kernels.layouts import PAGE_TOKENS
+from predecode.custom_kernels.targets import TARGETS, Target
+from predecode.pipelines.errors import PredecodeError
+
+REDUCE_CHOICES = ("external", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """One export.
+
+    ``model`` is a checkpoint folder or a preset's name. ``layers`` None exports the whole decode step.
+    ``rows`` are the row counts to compile entry points for. ``reduce`` None means "external" when there are
+    several ranks. ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
+    """
+
+    model: str
+    target: str
+    layers: tuple[int, ...] | None = None
+    rows: tuple[int, ...] = (1, 4, 16, 64)
+    max_context: int = 8192
+    pages: int = 256
+    tensor_parallel: int = 1
+    rank: int = 0
+    reduce: str | None = None
+    seed: int = 0
+    clang: Path | None = None
+
+    def __post_init__(self):
+        if self.target not in TARGETS:
+            raise PredecodeError(f"target {self.target!r} is unknown; choose one of {', '.join(TARGETS)}")
+        if not self.rows or min(self.rows) < 1 or len(set(self.rows)) != len(self.rows):
+            raise PredecodeError(f"rows {self.rows}: expected distinct row counts of 1 or more")
+        if self.max_context < 1:
+            raise PredecodeError(f"max context {self.max_context}: expected 1 token or more")
+        if self.pages < 1:
+            raise PredecodeError(f"pages {self.pages}: expected a pool of 1 page ({PAGE_TOKENS} tokens) or more")
+        if self.reduce not in (None, *REDUCE_CHOICES):
+            raise PredecodeError(f"reduce {self.reduce!r}: expected one of {', '.join(REDUCE_CHOICES)}")
+        if self.layers is not None and (not self.layers or min(self.layers) < 0):
+            raise PredecodeError(f"layers {self.layers}: expected layer indices from 0, such as 0,3")
+        if self.clang is not None and not self.clang.is_file():
+            raise PredecodeError(f"clang {self.clang} does not exist; give the path of a clang with AMDGPU support")
+
+    @property
+    def chip(self) -> Target:
+        """The target's data."""
+        return TARGETS[self.target]
+
+    @property
+    def reduction(self) -> str:
+        """How partial sums are reduced: "external" or "none"."""
+        return self.reduce or ("external" if self.tensor_parallel > 1 else "none")

@@ -1,0 +1,88 @@
+/* FP8, FP6 and FP4 in both directions.
+ * FP8_FNUZ (gfx942): E4M3 bias 8, E5M2 bias 16, one NaN 0x80, no infinity, no -0.
+ * OCP (gfx950): E4M3FN bias 7 (NaN s.1111.111), E5M2 bias 15 (with infinity), E2M3, E3M2, E2M1. */
+#ifndef PREDECODE_EMULATION_SMALL_FLOATS_H
+#define PREDECODE_EMULATION_SMALL_FLOATS_H
+
+#include "numbers.h"
+
+enum { FP16_OVFL = 1 << 23 }; /* MODE bit: conversions that overflow give the largest number */
+
+INLINE float fnuz_e4m3(uint32_t code)
+{
+    float value = as_f32((code & 0x7f) << 20 | (code & 0x80) << 24) * 0x1p119f;
+    return (code & 0xff) == 0x80 ? __builtin_nanf("") : value;
+}
+INLINE float fnuz_e5m2(uint32_t code)
+{
+    float value = as_f32((code & 0x7f) << 21 | (code & 0x80) << 24) * 0x1p111f;
+    return (code & 0xff) == 0x80 ? __builtin_nanf("") : value;
+}
+INLINE float ocp_e4m3(uint32_t code)
+{
+    float value = as_f32((code & 0x7f) << 20 | (code & 0x80) << 24) * 0x1p120f;
+    return (code & 0x7f) == 0x7f ? __builtin_nanf("") : value;
+}
+INLINE float ocp_e5m2(uint32_t code)
+{
+    return as_f16(code << 8);
+}
+INLINE float ocp_e2m3(uint32_t code) { return as_f32((code & 0x1f) << 20 | (code & 0x20) << 26) * 0x1p126f; }
+INLINE float ocp_e3m2(uint32_t code) { return as_f32((code & 0x1f) << 21 | (code & 0x20) << 26) * 0x1p124f; }
+INLINE float ocp_e2m1(uint32_t code) { return as_f32((code & 0x7) << 22 | (code & 0x8) << 28) * 0x1p126f; }
+
+/* Round a finite or infinite float to a format with `mantissa` bits and smallest normal exponent `least`:
+ * the magnitude's code without overflow handling (exponent field and mantissa run on). */
+INLINE uint32_t round_small(float value, int mantissa, int least)
+{
+    uint32_t magnitude = bits_f32(value) & 0x7fffffff;
+    /* Adding 1.5 * 2^k rounds a float below the smallest normal to a multiple of the smallest denormal. */
+    float anchor = as_f32((uint32_t)(least - mantissa + 23 + 127) << 23);
+    uint32_t denormal = bits_f32(as_f32(magnitude) + anchor) - bits_f32(anchor);
+    int drop = 23 - mantissa;
+    uint32_t rounded = magnitude + ((1u << (drop - 1)) - 1) + (magnitude >> drop & 1);
+    uint32_t normal = (rounded >> drop) - ((uint32_t)(least + 126) << mantissa);
+    return magnitude < (uint32_t)(least + 127) << 23 ? denormal : normal;
+}
+INLINE uint32_t to_fnuz(float value, int mantissa, int least, int saturate)
+{
+    uint32_t code = round_small(value, mantissa, least);
+    uint32_t sign = bits_f32(value) >> 24 & 0x80;
+    int infinite = !finite_f32(value);
+    uint32_t bound = code > 0x7f ? 0x7f : code;
+    uint32_t number = bound == 0 ? 0 : bound | sign; /* there is no negative zero */
+    return value != value || ((infinite || code > 0x7f) && !saturate) || (infinite && value != value) ? 0x80 : number;
+}
+INLINE uint32_t to_fnuz_e4m3(float value, int saturate) { return to_fnuz(value, 3, -7, saturate); }
+INLINE uint32_t to_fnuz_e5m2(float value, int saturate) { return to_fnuz(value, 2, -15, saturate); }
+INLINE uint32_t to_ocp_e4m3(float value, int saturate)
+{
+    uint32_t code = round_small(value, 3, -6);
+    uint32_t sign = bits_f32(value) >> 24 & 0x80;
+    int over = code > 0x7e || !finite_f32(value);
+    return sign | (value != value ? 0x7f : over ? (saturate ? 0x7e : 0x7f) : code);
+}
+INLINE uint32_t to_ocp_e5m2(float value, int saturate)
+{
+    uint32_t code = round_small(value, 2, -14);
+    uint32_t sign = bits_f32(value) >> 24 & 0x80;
+    int over = code > 0x7b || !finite_f32(value);
+    return sign | (value != value ? 0x7e : over ? (saturate ? 0x7b : 0x7c) : code);
+}
+/* FP4 and FP6 have no NaN and no infinity: they always saturate. */
+INLINE uint32_t to_ocp_e2m1(float value)
+{
+    uint32_t code = round_small(value, 1, 0);
+    return (bits_f32(value) >> 28 & 8) | (code > 7 || value != value ? 7 : code);
+}
+
+/* Stochastic rounding adds random bits below the kept mantissa, then truncates. */
+INLINE float add_random(float value, uint32_t random, int kept)
+{
+    uint32_t bits = bits_f32(value);
+    uint32_t mantissa = ((bits & 0x7fffff) + (random >> (9 + kept))) & 0x7fffff;
+    uint32_t carried = (bits & 0x7fffff) + (random >> (9 + kept)) > 0x7fffff ? 0x800000 : 0;
+    return finite_f32(value) ? as_f32(((bits & 0xff800000) + carried) | mantissa) : value;
+}
+
+#endif

@@ -1,0 +1,160 @@
+// Spreads workgroups over host threads and interleaves the waves of each as coroutines.
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "launch.h"
+
+enum { kMaxThreads = 64, kMaxResidentGroups = 512, kMaxResidentWaves = 2048 };
+static const double kStallSeconds = 20;
+
+// One host thread: the workgroups it holds in flight. More than one only when they wait for each other.
+struct Runner {
+  struct Launch *launch;
+  struct LaunchTotals totals;
+  size_t resident_count, spare_count;
+  struct GroupContext *residents[kMaxResidentGroups], *spares[kMaxResidentGroups];
+};
+
+enum GroupState { kGroupDone, kGroupYielded, kGroupFaulted };
+
+static void add_counters(struct WaveCounters *total, const struct WaveCounters *part) {
+  uint64_t *sums = (uint64_t *)total;
+  const uint64_t *values = (const uint64_t *)part;
+  for (size_t i = 0; i < sizeof *total / sizeof *sums; ++i) sums[i] += values[i];
+}
+
+// Calls every wave that can run once, again and again, until the workgroup ends or one of its waves yields.
+static enum GroupState advance(struct GroupContext *context) {
+  struct Launch *launch = context->launch;
+  uint32_t count = launch->wave_count;
+  for (;;) {
+    uint32_t ended = 0, waiting = 0;
+    bool yielded = false;
+    for (uint32_t i = 0; i < count; ++i) {
+      if (context->status[i] == WAVE_YIELDED) {
+        if (atomic_load_explicit(&launch->faulted, memory_order_relaxed)) return kGroupFaulted;
+        context->status[i] = (uint8_t)launch->kernel->run(&context->waves[i]);
+        if (context->status[i] == WAVE_FAULTED) {
+          atomic_store(&launch->faulted, true);
+          return kGroupFaulted;
+        }
+        if (context->status[i] == WAVE_YIELDED) yielded = true;
+        else atomic_fetch_add_explicit(&launch->progress, 1, memory_order_relaxed);
+      }
+      ended += context->status[i] == WAVE_ENDED;
+      waiting += context->status[i] == WAVE_BARRIER;
+    }
+    if (ended == count) return kGroupDone;
+    if (ended + waiting == count) {  // Waves that have ended no longer count for a barrier.
+      for (uint32_t i = 0; i < count; ++i)
+        if (context->status[i] == WAVE_BARRIER) context->status[i] = WAVE_YIELDED;
+    }
+    if (yielded) return kGroupYielded;
+  }
+}
+
+static bool start_group(struct Runner *runner) {
+  struct Launch *launch = runner->launch;
+  if (runner->resident_count == kMaxResidentGroups) return false;
+  if (runner->resident_count * launch->wave_count >= kMaxResidentWaves) return false;
+  if (atomic_load(&launch->next_workgroup) >= launch->workgroup_count) return false;
+  struct GroupContext *context =
+      runner->spare_count ? runner->spares[--runner->spare_count] : group_context_create(launch);
+  if (!context) {
+    if (!runner->resident_count && !atomic_exchange(&launch->faulted, true))
+      fault_set(hipErrorLaunchFailure, "kernel %s: no host memory for the registers of one workgroup",
+                launch->kernel->name);
+    return false;
+  }
+  uint64_t workgroup = atomic_fetch_add(&launch->next_workgroup, 1);
+  if (workgroup >= launch->workgroup_count) {
+    runner->spares[runner->spare_count++] = context;
+    return false;
+  }
+  group_context_begin(context, workgroup);
+  runner->residents[runner->resident_count++] = context;
+  return true;
+}
+
+static void finish_group(struct Runner *runner, size_t index) {
+  struct GroupContext *context = runner->residents[index];
+  for (uint32_t i = 0; i < runner->launch->wave_count; ++i)
+    add_counters(&runner->totals.counters, &context->waves[i].counters);
+  runner->totals.waves += runner->launch->wave_count;
+  runner->residents[index] = runner->residents[--runner->resident_count];
+  runner->spares[runner->spare_count++] = context;
+}
+
+static double now_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void *run_workgroups(void *argument) {
+  struct Runner *runner = argument;
+  struct Launch *launch = runner->launch;
+  uint64_t seen_progress = 0;
+  double seen_at = 0;
+  while (!atomic_load(&launch->faulted)) {
+    if (!runner->resident_count && !start_group(runner)) break;
+    bool finished = false;
+    for (size_t i = 0; i < runner->resident_count;) {
+      enum GroupState state = advance(runner->residents[i]);
+      if (state == kGroupFaulted) break;
+      if (state == kGroupDone) {
+        finish_group(runner, i);
+        finished = true;
+      } else {
+        ++i;
+      }
+    }
+    if (finished || !runner->resident_count || start_group(runner)) continue;
+    // Every workgroup here waits for something and no further one can start: maybe another thread's makes it come.
+    uint64_t progress = atomic_load(&launch->progress);
+    double now = now_seconds();
+    if (progress != seen_progress || seen_at == 0) {
+      seen_progress = progress;
+      seen_at = now;
+    } else if (now - seen_at > kStallSeconds) {
+      report_stall(launch);
+    }
+    sched_yield();
+  }
+  for (size_t i = 0; i < runner->resident_count; ++i) group_context_destroy(runner->residents[i]);
+  for (size_t i = 0; i < runner->spare_count; ++i) group_context_destroy(runner->spares[i]);
+  return NULL;
+}
+
+static uint32_t usable_threads(uint64_t workgroup_count) {
+  cpu_set_t processors;
+  uint32_t count = 1;
+  if (!sched_getaffinity(0, sizeof processors, &processors)) count = (uint32_t)CPU_COUNT(&processors);
+  if (count > kMaxThreads) count = kMaxThreads;
+  return workgroup_count < count ? (uint32_t)workgroup_count : count;
+}
+
+void launch_run(struct Launch *launch, struct LaunchTotals *totals) {
+  uint32_t count = usable_threads(launch->workgroup_count);
+  pthread_t threads[kMaxThreads];
+  bool started[kMaxThreads] = {false};
+  struct Runner *runners = calloc(count, sizeof *runners);
+  if (!runners) {
+    atomic_store(&launch->faulted, true);
+    fault_set(hipErrorLaunchFailure, "kernel %s: no host memory to launch it", launch->kernel->name);
+    return;
+  }
+  for (uint32_t i = 0; i < count; ++i) runners[i].launch = launch;
+  for (uint32_t i = 1; i < count; ++i) started[i] = !pthread_create(&threads[i], NULL, run_workgroups, &runners[i]);
+  run_workgroups(&runners[0]);
+  for (uint32_t i = 0; i < count; ++i) {
+    if (started[i]) pthread_join(threads[i], NULL);
+    add_counters(&totals->counters, &runners[i].totals.counters);
+    totals->waves += runners[i].totals.waves;
+  }
+  free(runners);
+}

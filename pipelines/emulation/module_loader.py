@@ -1,0 +1,173 @@
+"""Loads code objects into the emulated device: translated to C, built for this machine, placed in device memory."""
+
+import ctypes
+import functools
+import itertools
+import struct
+from pathlib import Path
+
+from predecode.pipelines.emulation import code_object, device_library
+from predecode.pipelines.emulation.code_object import CodeObject, CodeObjectError, Kernel
+from predecode.pipelines.emulation.host_compiler import build_shared_object, content_key
+from predecode.pipelines.errors import PredecodeError
+
+# Where images are placed: by content, so that the translated addresses are the same in the next process.
+IMAGE_SLOT_BYTES = 1 << 24
+IMAGE_SLOTS = 1 << 19
+IMAGE_BASE = 0x1000_0000_0000
+IMAGE_COPIES = 4
+"""How often one code object can be loaded at the same time."""
+
+ROUND_NEAREST_KEEP_DENORMALS = 0xF0
+"""The float mode bits that translated code works in; see isa/wave.h."""
+
+
+class EmulationError(PredecodeError):
+    """A fault of the emulated device: what the kernel did, where, and to which address or register."""
+
+
+class ModuleLoader:
+    """Answers the library's requests for modules and keeps what their kernels need until they are unloaded.
+
+    ``error`` holds the last exception: it cannot pass through the driver, so that whoever called the driver
+    raises it (see ``predecode.pipelines.emulation.pending_fault``).
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.error: PredecodeError | None = None
+        self.loaded: dict[int, list] = {}
+        self.tokens = itertools.count(1)
+        # ctypes must hold the callbacks for as long as the library may call them.
+        self.callbacks = (device_library.MODULE_LOADER(self._load), device_library.MODULE_DROPPER(self._drop))
+        library.emulator_set_module_loader(*self.callbacks)
+
+    def _load(self, device_pointer, image: int, module_pointer) -> int:
+        try:
+            device = device_pointer.contents
+            data = ctypes.string_at(image, code_object.file_size(ctypes.string_at(image, 64)))
+            parsed = code_object.parse(data, device.arch.decode())
+            self._fill(module_pointer.contents, device, parsed, data)
+            return 0
+        except PredecodeError as error:
+            self.error = error
+        except Exception as error:
+            self.error = EmulationError(f"the emulated device failed on a code object: {error!r}")
+            self.error.__cause__ = error
+        return 1
+
+    def _drop(self, token: int) -> None:
+        self.loaded.pop(token, None)
+
+    def _fill(self, module, device, parsed: CodeObject, data: bytes) -> None:
+        image = self._place(parsed, data)
+        module.image, module.image_bytes = image, len(parsed.image)
+        code_address = image + parsed.code_address
+        shared_object = build_kernels(parsed, code_address, bool(device.strict))
+        host_code = ctypes.CDLL(str(shared_object))
+        table = (ctypes.c_void_p * (2 * len(parsed.kernels))).in_dll(host_code, "kernel_table")
+
+        arguments = [_argument_records(kernel) for kernel in parsed.kernels]
+        kernels = (device_library.KernelRecord * len(parsed.kernels))()
+        for i, kernel in enumerate(parsed.kernels):
+            kernels[i] = device_library.KernelRecord(
+                name=kernel.name.encode(),
+                run=table[2 * i],
+                text=table[2 * i + 1],
+                lds_bytes=kernel.lds_bytes,
+                scratch_bytes=kernel.scratch_bytes,
+                argument_bytes=kernel.argument_bytes,
+                max_workgroup_size=kernel.max_workgroup_size,
+                resource_words=(ctypes.c_uint32 * 3)(*kernel.resource_words),
+                code_properties=kernel.code_properties,
+                argument_preload=kernel.argument_preload,
+                argument_count=len(kernel.arguments),
+                arguments=arguments[i],
+                code_address=code_address,
+                device=ctypes.pointer(device),
+            )
+        variables = (device_library.VariableRecord * len(parsed.variables))(
+            *((v.name.encode(), image + v.address, v.size) for v in parsed.variables)
+        )
+        module.token = next(self.tokens)
+        module.kernel_count, module.kernels = len(kernels), kernels
+        module.variable_count, module.variables = len(variables), variables
+        self.loaded[module.token] = [host_code, arguments, kernels, variables]
+
+    def _place(self, parsed: CodeObject, data: bytes) -> int:
+        """Maps, fills and relocates the image; returns its address."""
+        slot = int(content_key(data), 16) % IMAGE_SLOTS
+        if len(parsed.image) > IMAGE_SLOT_BYTES:
+            raise CodeObjectError(f"code object spans {len(parsed.image)} bytes, more than {IMAGE_SLOT_BYTES}")
+        for copy in range(1, IMAGE_COPIES + 1):
+            address = IMAGE_BASE * copy + slot * IMAGE_SLOT_BYTES
+            if self.library.emulator_place_image(address, len(parsed.image)):
+                break
+        else:
+            raise EmulationError(f"the same code object is loaded more than {IMAGE_COPIES} times at once")
+        relocated = bytearray(parsed.image)
+        for target, value in parsed.relocations:
+            struct.pack_into("<Q", relocated, target, address + value)
+        ctypes.memmove(address, bytes(relocated), len(relocated))
+        return address
+
+
+def build_kernels(parsed: CodeObject, code_address: int, strict: bool) -> Path:
+    """The shared object with all kernels of a code object whose code lies at ``code_address``.
+
+    Its ``kernel_table`` holds, per kernel, the function that runs a wave and the one that gives instruction texts.
+    """
+    entries = [(kernel.name, kernel.entry_offset) for kernel in parsed.kernels]
+    key = content_key(_translator_text(), parsed.code, repr((parsed.arch, code_address, strict, entries)))
+    return build_shared_object(
+        key, "kernels.so", lambda: _translate(parsed, code_address, strict), device_library.ISA_FOLDER
+    )
+
+
+def _translate(parsed: CodeObject, code_address: int, strict: bool) -> dict[str, str]:
+    from predecode.pipelines.emulation.isa import translate
+
+    sources, names = {}, []
+    for i, kernel in enumerate(parsed.kernels):
+        _check_float_mode(kernel)
+        sources[f"kernel_{i}.c"] = translate.translate_kernel(
+            parsed.code, code_address, kernel.entry_offset, kernel.name, parsed.arch, strict
+        )
+        names.append(translate.function_name(kernel.name))
+    declarations = "".join(
+        f"int {name}(struct Wave *wave);\nconst char *{name}_text(uint64_t address);\n" for name in names
+    )
+    table = ", ".join(f"(void *){name}, (void *){name}_text" for name in names)
+    sources["table.c"] = f'#include "wave.h"\n{declarations}void *const kernel_table[] = {{{table}}};\n'
+    return sources
+
+
+def _check_float_mode(kernel: Kernel) -> None:
+    mode = kernel.resource_words[0] >> 12 & 0xFF
+    if mode != ROUND_NEAREST_KEEP_DENORMALS:
+        raise CodeObjectError(
+            f"kernel {kernel.name} starts in float mode {mode:#x}, expected {ROUND_NEAREST_KEEP_DENORMALS:#x} "
+            "(round to nearest, denormals kept): build it without flags that flush denormals"
+        )
+
+
+def _argument_records(kernel: Kernel):
+    kinds = device_library.ARGUMENT_KINDS
+    records = [
+        device_library.ArgumentRecord(
+            argument.offset,
+            argument.size,
+            kinds.get(argument.kind, device_library.ZERO_ARGUMENT)
+            if argument.kind.startswith("hidden_")
+            else device_library.VALUE_ARGUMENT,
+        )
+        for argument in kernel.arguments
+    ]
+    return (device_library.ArgumentRecord * len(records))(*records)
+
+
+@functools.cache
+def _translator_text() -> str:
+    """All sources of the translator: a change of any of them makes what it built before obsolete."""
+    files = sorted(path for path in device_library.ISA_FOLDER.iterdir() if path.suffix in (".py", ".h", ".c"))
+    return "".join(path.read_text() for path in files)
