@@ -7,10 +7,16 @@ query is not quantised. (SGLang quantises the weight a second time, per tensor, 
 
 import torch
 
+from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import ROW_MAJOR, require_layout
-from predecode.custom_kernels.op import define_op
+from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_blocks
+from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight
+
+THREADS = 64
+COLUMNS_PER_THREAD = 4
+ROWS_PER_WORKGROUP = 4
 
 
 def kv_b_heads(weight: torch.Tensor, weight_scales: torch.Tensor) -> torch.Tensor:
@@ -33,8 +39,28 @@ def _fake(q, weight, weight_scales, rope_dim):
     return q.new_empty((q.shape[0], weight.shape[0], weight.shape[2]))
 
 
+def _launch(target: Target, call: Call) -> Launch | None:
+    heads, rows_per_head, latent = call["weight"].shape
+    if not target.has_hip_kernels or latent % COLUMNS_PER_THREAD:
+        return None
+    rows, columns = call["q"].shape
+    head_dim = columns // heads
+    return Launch(
+        source="absorb_query.hip",
+        symbol="absorb_query",
+        operands=("q", "weight", "weight_scales"),
+        constants=(rows, heads, head_dim, rows_per_head, latent),
+        workgroups=(-(-latent // (THREADS * COLUMNS_PER_THREAD)), heads, -(-rows // ROWS_PER_WORKGROUP)),
+        workgroup_size=(THREADS, 1, 1),
+        defines=(("NOPE", head_dim - call["rope_dim"]),),
+    )
+
+
 OP = define_op(
-    "absorb_query(Tensor q, Tensor weight, Tensor weight_scales, int rope_dim) -> Tensor", reference, _fake
+    "absorb_query(Tensor q, Tensor weight, Tensor weight_scales, int rope_dim) -> Tensor",
+    reference,
+    _fake,
+    launch=_launch,
 )
 
 

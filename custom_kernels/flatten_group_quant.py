@@ -10,6 +10,8 @@ from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import quantize_groups
+from predecode.custom_kernels.require import require_groups, require_tensor
+from predecode.custom_kernels.row_workgroups import THREADS, chunks_of
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import QuantizedActivation
 
@@ -28,17 +30,16 @@ def _fake(x, element_format):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels:
+    if not target.has_hip_kernels or call["element_format"] != target.element_format.name:
         return None
-    rows, heads, dim = call["x"].shape
-    groups = heads * dim // GROUP
+    rows, columns = call["x"].shape[0], call["x"][0].numel()
     return Launch(
         source="flatten_group_quant.hip",
         symbol="flatten_group_quant",
         operands=("x",),
-        constants=(rows, groups),
-        workgroups=(groups, rows, 1),
-        workgroup_size=(64, 1, 1),
+        constants=(rows, columns),
+        workgroups=(rows, chunks_of(columns), 1),
+        workgroup_size=(THREADS, 1, 1),
     )
 
 
@@ -51,6 +52,11 @@ OP = define_op(
 
 
 def flatten_group_quant(x: torch.Tensor, element_format: ElementFormat) -> QuantizedActivation:
-    """``x`` bf16 [T, H, N] with N a multiple of 128 -> [T, H*N] quantised, scales float32 [H*N/128, T]."""
+    """``x`` bf16 [T, H, N] with N a multiple of 128 -> [T, H*N] quantised, scales float32 [H*N/128, T].
+
+    ``x`` is float32 where the format does not quantise.
+    """
+    require_tensor("flatten_group_quant", "x", x, element_format.activation_dtype, ("T", "H", "N"))
+    require_groups("flatten_group_quant", "a head of x", x.shape[2])
     values, scales = torch.ops.predecode.flatten_group_quant(x, element_format.name)
     return QuantizedActivation(values, scales, GROUP_MAJOR_SCALES)

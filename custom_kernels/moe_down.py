@@ -10,7 +10,7 @@ from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.gemm_fp8_blockscale import require_block_scales, require_quantized_rows
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE
-from predecode.custom_kernels.moe_gate_up import expert_weights_of, require_expert_ids
+from predecode.custom_kernels.moe_gate_up import expert_products, require_expert_ids
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_groups
 from predecode.custom_kernels.targets import Target
@@ -29,11 +29,10 @@ def reference(
     weight_scales: torch.Tensor,
 ) -> torch.Tensor:
     rows, experts_per_row = expert_ids.shape
-    u = dequantize_groups(values, GROUP_MAJOR_SCALES.unpack(scales)).reshape(rows, experts_per_row, -1, 1)
+    u = dequantize_groups(values, GROUP_MAJOR_SCALES.unpack(scales)).reshape(rows, experts_per_row, -1)
     sums = []
     for t in range(rows):
-        experts = torch.bmm(expert_weights_of(expert_ids[t], weight, weight_scales), u[t])[..., 0]
-        weighted = experts * expert_weights[t][:, None]
+        weighted = expert_products(u[t], expert_ids[t], weight, weight_scales) * expert_weights[t][:, None]
         total = weighted[0]
         for j in range(1, experts_per_row):
             total = total + weighted[j]
@@ -47,16 +46,18 @@ def _fake(values, scales, expert_ids, expert_weights, weight, weight_scales):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels:
-        return None
     columns = call["values"].shape[1]
     rows, experts_per_row = call["expert_ids"].shape
     bands = call["weight"].shape[1]
+    operands = ("values", "scales", "expert_ids", "expert_weights", "weight", "weight_scales")
+    if not target.has_hip_kernels:
+        constants = (rows, experts_per_row, bands * TILE, columns)
+        return Launch("moe_down.cpp", "moe_down", operands, constants, (bands, rows, 1))
     waves = min(MOST_WAVES, experts_per_row)
     return Launch(
         source="moe_down.hip",
         symbol="moe_down",
-        operands=("values", "scales", "expert_ids", "expert_weights", "weight", "weight_scales"),
+        operands=operands,
         constants=(rows, bands, columns),
         # Rows are the fastest axis: workgroups that run together read the same band of every expert.
         workgroups=(rows, bands, 1),

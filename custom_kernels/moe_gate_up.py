@@ -13,18 +13,26 @@ from predecode.custom_kernels.gemm_fp8_blockscale import (
     require_quantized_rows,
 )
 from predecode.custom_kernels.launch import Launch
-from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE, TILED_16X16
+from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES, TILE
 from predecode.custom_kernels.op import Call, define_op
-from predecode.custom_kernels.quantize import dequantize_blocks, dequantize_groups
+from predecode.custom_kernels.quantize import dequantize_groups
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 
 
-def expert_weights_of(
-    expert_ids: torch.Tensor, weight: torch.Tensor, weight_scales: torch.Tensor
+def expert_products(
+    x: torch.Tensor, expert_ids: torch.Tensor, weight: torch.Tensor, weight_scales: torch.Tensor
 ) -> torch.Tensor:
-    """float32 [pairs, N, K]: the dequantised expert of every pair, ``expert_ids`` [pairs]."""
-    return dequantize_blocks(TILED_16X16.unpack(weight[expert_ids]), weight_scales[expert_ids])
+    """float32 [k, N]: the dequantised matrix of expert ``expert_ids[j]`` times ``x[j]``; ``x`` float32 [k or 1, K].
+
+    Multiplied and summed tile by tile, as stored: turning tiles into rows first would move every weight twice.
+    """
+    experts = expert_ids.long()
+    tiles = weight[experts].float()
+    _, bands, columns, _, _ = tiles.shape
+    scales = weight_scales[experts].repeat_interleave(GROUP // TILE, 1)[:, :bands]
+    scales = scales.repeat_interleave(GROUP // TILE, 2)[..., None, None]
+    return (tiles * x.reshape(-1, 1, columns, 1, TILE) * scales).sum((2, 4)).reshape(len(experts), bands * TILE)
 
 
 def reference(
@@ -35,9 +43,8 @@ def reference(
     weight_scales: torch.Tensor,
 ) -> torch.Tensor:
     x = dequantize_groups(values, GROUP_MAJOR_SCALES.unpack(scales))
-    rows = [
-        x[t] @ expert_weights_of(expert_ids[t], weight, weight_scales).transpose(1, 2) for t in range(len(x))
-    ]
+    # Row by row: the experts of all rows at once would not fit in memory at true sizes.
+    rows = [expert_products(x[t], expert_ids[t], weight, weight_scales) for t in range(len(x))]
     return torch.cat(rows).to(FORMAT_OF_DTYPE[values.dtype].activation_dtype)
 
 
@@ -47,17 +54,19 @@ def _fake(values, scales, expert_ids, weight, weight_scales):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels:
-        return None
     columns = call["values"].shape[1]
     rows, experts_per_row = call["expert_ids"].shape
-    bands = call["weight"].shape[1]
+    experts, bands = call["weight"].shape[:2]
+    operands = ("values", "scales", "expert_ids", "weight", "weight_scales")
+    if not target.has_hip_kernels:
+        constants = (rows, experts_per_row, bands * TILE, columns)
+        return Launch("moe_gate_up.cpp", "moe_gate_up", operands, constants, (bands, experts, 1))
     row_tiles, waves = block_scaled_launch_shape(rows, columns)
     pairs = rows * experts_per_row
     return Launch(
         source="moe_gate_up.hip",
         symbol="moe_gate_up",
-        operands=("values", "scales", "expert_ids", "weight", "weight_scales"),
+        operands=operands,
         constants=(rows, experts_per_row, bands, columns),
         workgroups=(bands, pairs, 1),
         workgroup_size=(waves * target.wave_size, 1, 1),

@@ -5,8 +5,8 @@ Source: aiter `deepgemm_fp8_paged_mqa_logits` with ``Preshuffle`` and pages of 6
 
 import torch
 
-from predecode.custom_kernels.cache_bytes import elements_from_bytes, float32_from_bytes
-from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
+from predecode.custom_kernels.cache_bytes import bytes_to_elements, bytes_to_float32
+from predecode.custom_kernels.formats import FORMAT_OF_DTYPE, ElementFormat
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import (
     INDEXER_HEAD_DIM,
@@ -27,7 +27,7 @@ WORKGROUPS_PER_COMPUTE_UNIT = 8
 
 
 def cached_keys(
-    cache: torch.Tensor, block_table: torch.Tensor, dtype: torch.dtype
+    cache: torch.Tensor, block_table: torch.Tensor, element_format: ElementFormat
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys [T, B*64, 128] and scales [T, B*64], both float32, of the pages in ``block_table`` [T, B].
 
@@ -35,10 +35,11 @@ def cached_keys(
     """
     rows, width = block_table.shape
     pages = cache[block_table.clamp(0, cache.shape[0] - 1)]
-    key_bytes = PRESHUFFLED_PAGE.scale_offset(0, dtype.itemsize)
+    key_bytes = PRESHUFFLED_PAGE.scale_offset(0, element_format.itemsize)
     tiles = (rows, width, PAGE_TOKENS // TILE, INDEXER_HEAD_DIM // TILE, TILE, TILE)
-    keys = TILED_16X16.unpack(elements_from_bytes(pages[..., :key_bytes], dtype).float().reshape(tiles))
-    scales = float32_from_bytes(pages[..., key_bytes:])
+    tiled = bytes_to_elements(pages[..., :key_bytes], element_format).float().reshape(tiles)
+    keys = TILED_16X16.unpack(tiled)
+    scales = bytes_to_float32(pages[..., key_bytes:].unflatten(-1, (PAGE_TOKENS, 4)))
     return keys.reshape(rows, width * PAGE_TOKENS, INDEXER_HEAD_DIM), scales.reshape(rows, width * PAGE_TOKENS)
 
 
@@ -49,7 +50,7 @@ def reference(
     block_table: torch.Tensor,
     lengths: torch.Tensor,
 ) -> torch.Tensor:
-    keys, scales = cached_keys(cache, block_table, query.dtype)
+    keys, scales = cached_keys(cache, block_table, FORMAT_OF_DTYPE[query.dtype])
     products = torch.bmm(query.float(), keys.transpose(1, 2)) * scales[:, None]
     logits = (products.clamp_min(0.0) * weights[..., None]).sum(1)
     position = torch.arange(logits.shape[1], dtype=torch.int32)
@@ -61,15 +62,16 @@ def _fake(query, weights, cache, block_table, lengths):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels:
-        return None
     rows, heads, _ = call["query"].shape
     width = call["block_table"].shape[1]
+    operands = ("query", "weights", "cache", "block_table", "lengths")
+    if not target.has_hip_kernels:
+        return Launch("paged_mqa_logits.cpp", "paged_mqa_logits", operands, (width, heads), (width, rows, 1))
     shares = min(width, -(-WORKGROUPS_PER_COMPUTE_UNIT * target.compute_units // rows))
     return Launch(
         source="paged_mqa_logits.hip",
         symbol="paged_mqa_logits",
-        operands=("query", "weights", "cache", "block_table", "lengths"),
+        operands=operands,
         constants=(width,),
         workgroups=(shares, rows, 1),
         workgroup_size=(WAVES * target.wave_size, 1, 1),

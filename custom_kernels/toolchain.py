@@ -1,7 +1,7 @@
-""".hip and .c sources -> code objects, kept in a content-addressed cache.
+""".hip and .cpp sources -> code objects, kept in a content-addressed cache.
 
-HIP sources become an HSACO on AMD targets and PTX text on NVIDIA targets; C sources become a freestanding x86-64
-ELF object for the CPU. The compiler is the clang inside the ``ziglang`` wheel unless another one (ROCm's, say)
+HIP sources become an HSACO on AMD targets and PTX text on NVIDIA targets; C++ sources become a freestanding
+x86-64 ELF object for the CPU. The compiler is the clang inside the ``ziglang`` wheel unless another one (ROCm's, say)
 is asked for; AMD objects are linked by IREE's own linker.
 """
 
@@ -121,7 +121,7 @@ def _commands(target: Target, defines: tuple[tuple[str, int], ...]) -> _Commands
         flags = ("-x", "cuda", "-std=c++20", f"--cuda-gpu-arch={target.arch}", "--cuda-device-only")
         flags += ("-nocudainc", "-nocudalib", "-O3", "-ffp-contract=on", "-S", "-Wno-unknown-cuda-version")
         return _Commands(flags + macros + include, (), "ptx")
-    flags = ("-target", "x86_64-none-elf", "-march=x86-64-v3", "-std=c17", "-O3", "-ffreestanding")
-    flags += ("-fvisibility=hidden", "-fno-plt", "-ffunction-sections", "-c")
+    flags = ("-target", "x86_64-none-elf", "-march=x86-64-v3", "-std=c++20", "-O3", "-ffreestanding")
+    flags += ("-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-fno-plt", "-ffunction-sections", "-c")
     builtins = ("-isystem", str(files("ziglang") / "lib" / "include"))
     return _Commands(flags + macros + include + builtins, (), "o")

@@ -6,9 +6,15 @@ The weight is used as `absorb_query` uses it: the checkpoint's own FP8 blocks an
 import torch
 
 from predecode.custom_kernels.absorb_query import kv_b_heads
+from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import ROW_MAJOR, require_layout
-from predecode.custom_kernels.op import define_op
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight
+
+THREADS = 256
+ROWS_PER_WORKGROUP = 4
+ELEMENTS_PER_LANE = 16
 
 
 def reference(
@@ -24,8 +30,30 @@ def _fake(attention, weight, weight_scales, nope_dim):
     return attention.new_empty((rows, heads, weight.shape[1] - nope_dim))
 
 
+def _launch(target: Target, call: Call) -> Launch | None:
+    heads, rows_per_head, latent = call["weight"].shape
+    lanes = latent // ELEMENTS_PER_LANE
+    # A weight row is shared by a power of two of lanes of one wave.
+    whole = latent % ELEMENTS_PER_LANE == 0 and lanes & (lanes - 1) == 0 and 1 <= lanes <= target.wave_size
+    if not target.has_hip_kernels or not whole:
+        return None
+    rows, dims = call["attention"].shape[0], rows_per_head - call["nope_dim"]
+    return Launch(
+        source="value_up.hip",
+        symbol="value_up",
+        operands=("attention", "weight", "weight_scales"),
+        constants=(rows, heads, rows_per_head, call["nope_dim"]),
+        workgroups=(-(-dims * lanes // THREADS), heads, -(-rows // ROWS_PER_WORKGROUP)),
+        workgroup_size=(THREADS, 1, 1),
+        defines=(("ROW_LANES", lanes),),
+    )
+
+
 OP = define_op(
-    "value_up(Tensor attention, Tensor weight, Tensor weight_scales, int nope_dim) -> Tensor", reference, _fake
+    "value_up(Tensor attention, Tensor weight, Tensor weight_scales, int nope_dim) -> Tensor",
+    reference,
+    _fake,
+    launch=_launch,
 )
 
 

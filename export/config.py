@@ -291,19 +291,21 @@ def _check_sizes(config: ModelConfig) -> None:
             f"config: index_head_dim = {config.index_head_dim} is not supported, only {INDEXER_HEAD_DIM}"
         )
     multiples = {
-        GROUP: ("hidden_size", "intermediate_size", "moe_intermediate_size", "q_lora_rank", "kv_lora_rank"),
-        TILE: ("index_n_heads", "qk_nope_head_dim", "v_head_dim"),
+        GROUP: (
+            "hidden_size",
+            "intermediate_size",
+            "moe_intermediate_size",
+            "q_lora_rank",
+            "kv_lora_rank",
+            "v_head_dim",
+        ),
+        TILE: ("index_n_heads", "qk_nope_head_dim"),
     }
     for multiple, names in multiples.items():
         for name in names:
             value = getattr(config, name)
             if value <= 0 or value % multiple:
                 raise PredecodeError(f"config: {name} = {value} is not supported, it must be a multiple of {multiple}")
-    if config.num_attention_heads * config.v_head_dim % GROUP:
-        raise PredecodeError(
-            f"config: num_attention_heads * v_head_dim = {config.num_attention_heads * config.v_head_dim} "
-            f"is not supported, it must be a multiple of {GROUP}"
-        )
 
 
 def _check_layers(config: ModelConfig) -> None:

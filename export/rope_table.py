@@ -12,13 +12,13 @@ def inverse_frequencies(parameters: RopeParameters, rope_dim: int) -> torch.Tens
 
     Without scaling ``theta ** (-2 i / rope_dim)``. YaRN divides the slow pairs by ``factor``, leaves the fast
     ones, and blends linearly between the pairs that turn ``beta_fast`` and ``beta_slow`` times within the
-    original context.
+    original context. All in float32, as the models were trained: at far positions the last bit matters.
     """
     pairs = rope_dim // 2
     base = parameters.rope_theta
-    frequencies = 1.0 / base ** (torch.arange(0, rope_dim, 2, dtype=torch.float32) / rope_dim)
+    wavelengths = base ** (torch.arange(0, rope_dim, 2, dtype=torch.float32) / rope_dim)
     if parameters.rope_type == "default":
-        return frequencies
+        return 1.0 / wavelengths
 
     def pair_turning(turns: float) -> float:
         wavelength = parameters.original_max_position_embeddings / (turns * 2 * math.pi)
@@ -27,8 +27,8 @@ def inverse_frequencies(parameters: RopeParameters, rope_dim: int) -> torch.Tens
     first = max(math.floor(pair_turning(parameters.beta_fast)), 0)
     last = min(math.ceil(pair_turning(parameters.beta_slow)), rope_dim - 1)
     width = last - first if last != first else 0.001
-    slow = ((torch.arange(pairs, dtype=torch.float32) - first) / width).clamp(0, 1)
-    return frequencies / parameters.factor * slow + frequencies * (1 - slow)
+    fast = 1 - ((torch.arange(pairs, dtype=torch.float32) - first) / width).clamp(0, 1)
+    return 1.0 / (parameters.factor * wavelengths) * (1 - fast) + 1.0 / wavelengths * fast
 
 
 def rope_table(parameters: RopeParameters, rope_dim: int, max_context: int) -> torch.Tensor:

@@ -64,7 +64,6 @@ def shard_sizes(config: ModelConfig, shard: Shard) -> ShardSizes:
     heads = split("num_attention_heads", config.num_attention_heads)
     key_and_value = config.qk_nope_head_dim + config.v_head_dim
     split("num_attention_heads * qk_head_dim", config.num_attention_heads * config.qk_head_dim, TILE)
-    split("num_attention_heads * v_head_dim", config.num_attention_heads * config.v_head_dim, GROUP)
     if ranks > 1:
         # Scale blocks of these weights run along their rows: a rank must start at a block's first row.
         split("num_attention_heads * qk_head_dim", config.num_attention_heads * config.qk_head_dim, GROUP)

@@ -1,0 +1,20 @@
+"""Running artifacts: load, step, compare, inspect. Needs the IREE runtime and NumPy, never torch or a compiler."""
+
+from predecode.pipelines.artifact import Artifact
+from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.golden_check import compare
+from predecode.pipelines.inspection import inspect
+from predecode.pipelines.pages import PagedSequence, PagePool
+from predecode.pipelines.running import run
+from predecode.pipelines.session import DecodeSession
+
+__all__ = [
+    "Artifact",
+    "DecodeSession",
+    "PagePool",
+    "PagedSequence",
+    "PredecodeError",
+    "compare",
+    "inspect",
+    "run",
+]

@@ -78,7 +78,7 @@ def _as_array(name: str, value, spec: TensorSpec) -> np.ndarray:
     if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:]:
         shape = ", ".join(["rows", *map(str, spec.shape[1:])])
         raise StepInputError(f"{name} has shape {list(array.shape)}, expected [{shape}]")
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")
 
 
 def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:

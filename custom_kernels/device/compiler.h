@@ -18,14 +18,14 @@ typedef uint32 uint32x4 __attribute__((ext_vector_type(4)));
 
 #if defined(__AMDGCN__) || defined(__NVPTX__)
 #define DEVICE static inline __attribute__((device, always_inline))
-// `KERNEL(threads) name(...)`: an entry launched with exactly `threads` threads along x.
-#define KERNEL(threads) extern "C" __attribute__((global, launch_bounds(threads)))
 #define SHARED static __attribute__((shared))
 #else
 #define DEVICE static inline
 #endif
 
 #if defined(__AMDGCN__)
+// `KERNEL(threads) name(...)`: an entry launched with exactly `threads` threads along x.
+#define KERNEL(threads) extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads)))
 constexpr int WAVE_SIZE = 64;
 
 DEVICE int thread_id() { return __builtin_amdgcn_workitem_id_x(); }
@@ -43,6 +43,7 @@ DEVICE void barrier() {
 // The value of `value` in lane `source` of the wave; all lanes must take part.
 DEVICE int wave_read(int value, int source) { return __builtin_amdgcn_ds_bpermute(source * 4, value); }
 #elif defined(__NVPTX__)
+#define KERNEL(threads) extern "C" __attribute__((global, launch_bounds(threads)))
 constexpr int WAVE_SIZE = 32;
 
 DEVICE int thread_id() { return __nvvm_read_ptx_sreg_tid_x(); }

@@ -30,9 +30,9 @@ def _align(offset: int, alignment: int) -> int:
 
 
 class ArchiveWriter:
-    """Creates ``path`` with room for every parameter in ``lengths`` (name -> bytes), then takes their contents.
+    """Creates ``path`` with room for every parameter in ``lengths``, then takes their contents.
 
-    A context manager: the archive appears under its name when the block ends well, and leaves nothing when it
+    ``lengths`` holds the bytes of at least one parameter by name. A context manager: the archive appears under its name when the block ends well, and leaves nothing when it
     does not. Bytes never written are zero.
     """
 
@@ -62,8 +62,8 @@ class ArchiveWriter:
         os.replace(self._partial, self._path)
 
     def write(self, name: str, offset: int, data: torch.Tensor) -> None:
-        """Put the bytes of ``data`` (any dtype, contiguous) at byte ``offset`` of parameter ``name``."""
-        content = memoryview(data.reshape(-1).view(torch.uint8).numpy())
+        """Put the bytes of ``data`` (any dtype) at byte ``offset`` of parameter ``name``."""
+        content = memoryview(data.contiguous().reshape(-1).view(torch.uint8).numpy())
         if offset + len(content) > self._lengths[name]:
             raise PredecodeError(
                 f"parameter {name} has {self._lengths[name]} bytes; {len(content)} more at {offset} do not fit"
@@ -85,7 +85,7 @@ def _lay_out(lengths: dict[str, int]) -> tuple[bytes, dict[str, int], int]:
     names = [name.encode() for name in lengths]
     stride = _align(_ENTRY.size, _ENTRY_ALIGNMENT)
     table_begin = _align(_HEADER.size, _ENTRY_ALIGNMENT)
-    table_length = max(len(names) * stride - (stride - _ENTRY.size), 0)
+    table_length = len(names) * stride - (stride - _ENTRY.size)
     names_begin = table_begin + table_length
     names_length = sum(map(len, names))
     storage_begin = _align(names_begin + names_length, ALIGNMENT)

@@ -6,7 +6,6 @@ import torch.nn.functional as functional
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ElementFormat, group_scale
 from predecode.custom_kernels.layouts import GROUP
 from predecode.custom_kernels.quantize import dequantize_blocks
-from predecode.pipelines.errors import PredecodeError
 
 WEIGHT_SCALE_FLOOR = 1e-12
 """Smallest amax a block's scale is computed from, so that a block of zeros gets a usable scale."""
@@ -19,13 +18,13 @@ def convert_fp8(
 
     FNUZ keeps the bytes and doubles the scales, with -0 (0x80, FNUZ's NaN) made +0
     (vLLM `normalize_e4m3fn_to_e4m3fnuz`). FLOAT32 gets dequantised values and scales of one.
-    Raises `PredecodeError` where the weight holds NaN or a scale is not a finite number >= 0.
+    Raises `ValueError` where the weight holds NaN or a scale is not a finite number >= 0.
     """
     codes = values.view(torch.uint8)
     if ((codes & 0x7F) == 0x7F).any():
-        raise PredecodeError("it holds NaN")
+        raise ValueError("it holds NaN")
     if not (torch.isfinite(scales) & (scales >= 0)).all():
-        raise PredecodeError("a scale is negative, infinite or NaN")
+        raise ValueError("a scale is negative, infinite or NaN")
     if element_format == E4M3FN:
         return values, scales
     if element_format == E4M3FNUZ:
@@ -38,12 +37,12 @@ def quantize_blocks(weight: torch.Tensor, element_format: ElementFormat) -> tupl
 
     Returns values [N, K] in the format and float32 scales [ceil(N/128), ceil(K/128)]: ``scale = amax / maximum``,
     ``value = round(w / scale)`` (DeepSeek-V3 `weight_quant`). FLOAT32 keeps the values, with scales of one.
-    Raises `PredecodeError` where the weight holds NaN or infinity.
+    Raises `ValueError` where the weight holds NaN or infinity.
     """
     weight = weight.float()
     rows, columns = weight.shape
     if not torch.isfinite(weight).all():
-        raise PredecodeError("it holds NaN or infinity")
+        raise ValueError("it holds NaN or infinity")
     padded = functional.pad(weight, (0, -columns % GROUP, 0, -rows % GROUP))
     blocks = padded.reshape(padded.shape[0] // GROUP, GROUP, padded.shape[1] // GROUP, GROUP)
     scales = group_scale(blocks.abs().amax((1, 3)), WEIGHT_SCALE_FLOOR, element_format.maximum)

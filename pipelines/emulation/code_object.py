@@ -21,6 +21,7 @@ PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 RELOCATION = struct.Struct("<QQq")
 KERNEL_DESCRIPTOR = struct.Struct("<III4xq20xIIIHH4x")
+MAX_IMAGE_BYTES = 1 << 24
 KERNARG_PRELOAD_PROLOGUE = 256
 """Bytes of compatibility code before the real entry of a kernel whose arguments the hardware preloads."""
 
@@ -117,13 +118,16 @@ def parse(data: bytes, expected_arch: str) -> CodeObject:
                 f"export the module for {expected_arch}, or open the emulated device as {arch}"
             )
         return _loaded(arch, data, segments, metadata)
-    except (struct.error, KeyError, ValueError, IndexError) as error:
+    except (struct.error, KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise CodeObjectError(f"code object is damaged: {error!r}") from error
 
 
 def _loaded(arch: str, data: bytes, segments: list[tuple], metadata: dict) -> CodeObject:
     loads = [segment for segment in segments if segment[0] == PT_LOAD]
-    image = bytearray(max(address + size for _, _, _, address, _, _, size, _ in loads))
+    span = max(address + size for _, _, _, address, _, _, size, _ in loads)
+    if span > MAX_IMAGE_BYTES:
+        raise CodeObjectError(f"code object spans {span} bytes, more than the {MAX_IMAGE_BYTES} supported")
+    image = bytearray(span)
     for _, _, offset, address, _, stored, _, _ in loads:
         image[address : address + stored] = data[offset : offset + stored]
     code_segments = [segment for segment in loads if segment[1] & PF_EXECUTE]
@@ -200,6 +204,8 @@ def _relocations(image: bytearray, dynamic: dict[int, int], symbols: list) -> tu
         if kind not in (R_AMDGPU_ABS64, R_AMDGPU_RELATIVE64):
             raise CodeObjectError(f"code object has relocation type {kind} at {slot:#x}, which is not supported")
         target = addend + (symbols[symbol][1] if kind == R_AMDGPU_ABS64 else 0)
+        if slot + 8 > len(image):
+            raise CodeObjectError(f"code object has a relocation at {slot:#x}, outside its {len(image)} bytes")
         found.append((slot, target))
     return tuple(found)
 

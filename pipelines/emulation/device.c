@@ -43,6 +43,9 @@ hipError_t fault_set(hipError_t error, const char *format, ...) {
   return error;
 }
 
+// Keeps a fault that the host program found, so that the driver's status shows it.
+HIP_API void emulator_set_fault(const char *text) { fault_set(hipErrorInvalidImage, "%s", text); }
+
 // Copies the pending fault, forgets it, and returns its length (0 if there is none).
 HIP_API size_t emulator_take_fault(char *text, size_t capacity) {
   pthread_mutex_lock(&fault_lock);

@@ -115,5 +115,10 @@ def load_library() -> ctypes.CDLL:
     library.emulator_place_image.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
     library.emulator_take_fault.restype = ctypes.c_size_t
     library.emulator_take_fault.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+    library.emulator_set_fault.argtypes = [ctypes.c_char_p]
+    library.emulator_set_fault.restype = None
+    library.emulator_take_records.restype = ctypes.c_size_t
+    library.emulator_take_records.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.emulator_set_module_loader.restype = None
     library.emulator_set_module_loader.argtypes = [MODULE_LOADER, MODULE_DROPPER]
     return library

@@ -16,6 +16,7 @@ COMPILE_FLAGS = (
     "-march=native",
     "-fPIC",
     "-shared",
+    "-fvisibility=hidden",
     # Machine code has no contraction of its own, wraps integers and reads registers under any type.
     "-ffp-contract=off",
     "-fno-math-errno",

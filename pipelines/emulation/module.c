@@ -11,6 +11,7 @@
 static ModuleLoader loader;
 static ModuleDropper dropper;
 
+// Both are NULL once the host program can no longer be called.
 HIP_API void emulator_set_module_loader(ModuleLoader new_loader, ModuleDropper new_dropper) {
   loader = new_loader;
   dropper = new_dropper;
@@ -57,7 +58,7 @@ HIP_API hipError_t hipModuleLoadDataEx(hipModule_t *module, const void *image, u
 HIP_API hipError_t hipModuleUnload(hipModule_t module) {
   if (!module) return hipErrorInvalidHandle;
   drop_image(module);
-  dropper(module->token);
+  if (dropper) dropper(module->token);
   free(module);
   return hipSuccess;
 }

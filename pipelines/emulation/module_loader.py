@@ -1,5 +1,6 @@
 """Loads code objects into the emulated device: translated to C, built for this machine, placed in device memory."""
 
+import atexit
 import ctypes
 import functools
 import itertools
@@ -12,7 +13,6 @@ from predecode.pipelines.emulation.host_compiler import build_shared_object, con
 from predecode.pipelines.errors import PredecodeError
 
 # Where images are placed: by content, so that the translated addresses are the same in the next process.
-IMAGE_SLOT_BYTES = 1 << 24
 IMAGE_SLOTS = 1 << 19
 IMAGE_BASE = 0x1000_0000_0000
 IMAGE_COPIES = 4
@@ -41,6 +41,9 @@ class ModuleLoader:
         # ctypes must hold the callbacks for as long as the library may call them.
         self.callbacks = (device_library.MODULE_LOADER(self._load), device_library.MODULE_DROPPER(self._drop))
         library.emulator_set_module_loader(*self.callbacks)
+        # Modules that outlive the interpreter are dropped without it.
+        no_callbacks = (device_library.MODULE_LOADER(), device_library.MODULE_DROPPER())
+        atexit.register(library.emulator_set_module_loader, *no_callbacks)
 
     def _load(self, device_pointer, image: int, module_pointer) -> int:
         try:
@@ -54,6 +57,7 @@ class ModuleLoader:
         except Exception as error:
             self.error = EmulationError(f"the emulated device failed on a code object: {error!r}")
             self.error.__cause__ = error
+        self.library.emulator_set_fault(str(self.error).encode())
         return 1
 
     def _drop(self, token: int) -> None:
@@ -97,10 +101,8 @@ class ModuleLoader:
     def _place(self, parsed: CodeObject, data: bytes) -> int:
         """Maps, fills and relocates the image; returns its address."""
         slot = int(content_key(data), 16) % IMAGE_SLOTS
-        if len(parsed.image) > IMAGE_SLOT_BYTES:
-            raise CodeObjectError(f"code object spans {len(parsed.image)} bytes, more than {IMAGE_SLOT_BYTES}")
         for copy in range(1, IMAGE_COPIES + 1):
-            address = IMAGE_BASE * copy + slot * IMAGE_SLOT_BYTES
+            address = IMAGE_BASE * copy + slot * code_object.MAX_IMAGE_BYTES
             if self.library.emulator_place_image(address, len(parsed.image)):
                 break
         else:
@@ -138,7 +140,8 @@ def _translate(parsed: CodeObject, code_address: int, strict: bool) -> dict[str,
         f"int {name}(struct Wave *wave);\nconst char *{name}_text(uint64_t address);\n" for name in names
     )
     table = ", ".join(f"(void *){name}, (void *){name}_text" for name in names)
-    sources["table.c"] = f'#include "wave.h"\n{declarations}void *const kernel_table[] = {{{table}}};\n'
+    visible = '__attribute__((visibility("default")))'
+    sources["table.c"] = f'#include "wave.h"\n{declarations}{visible} void *const kernel_table[] = {{{table}}};\n'
     return sources
 
 

@@ -51,7 +51,7 @@ INLINE uint32_t to_fnuz(float value, int mantissa, int least, int saturate)
     int infinite = !finite_f32(value);
     uint32_t bound = code > 0x7f ? 0x7f : code;
     uint32_t number = bound == 0 ? 0 : bound | sign; /* there is no negative zero */
-    return value != value || ((infinite || code > 0x7f) && !saturate) || (infinite && value != value) ? 0x80 : number;
+    return value != value || ((infinite || code > 0x7f) && !saturate) ? 0x80 : number;
 }
 INLINE uint32_t to_fnuz_e4m3(float value, int saturate) { return to_fnuz(value, 3, -7, saturate); }
 INLINE uint32_t to_fnuz_e5m2(float value, int saturate) { return to_fnuz(value, 2, -15, saturate); }
@@ -76,13 +76,13 @@ INLINE uint32_t to_ocp_e2m1(float value)
     return (bits_f32(value) >> 28 & 8) | (code > 7 || value != value ? 7 : code);
 }
 
-/* Stochastic rounding adds random bits below the kept mantissa, then truncates. */
-INLINE float add_random(float value, uint32_t random, int kept)
+/* Block scales are the exponent byte of a float (E8M0): 2^(byte - 127). */
+INLINE float rescale(float value, uint32_t scale) { return ldexp_f32(value, (int32_t)(scale >> 23 & 255) - 127); }
+INLINE float unscale(float value, uint32_t scale) { return ldexp_f32(value, 127 - (int32_t)(scale >> 23 & 255)); }
+INLINE uint64_t pair_f32(float low, float high) { return bits_f32(low) | (uint64_t)bits_f32(high) << 32; }
+INLINE uint32_t replace_byte(uint32_t old, int byte, uint32_t value)
 {
-    uint32_t bits = bits_f32(value);
-    uint32_t mantissa = ((bits & 0x7fffff) + (random >> (9 + kept))) & 0x7fffff;
-    uint32_t carried = (bits & 0x7fffff) + (random >> (9 + kept)) > 0x7fffff ? 0x800000 : 0;
-    return finite_f32(value) ? as_f32(((bits & 0xff800000) + carried) | mantissa) : value;
+    return (old & ~(255u << 8 * byte)) | value << 8 * byte;
 }
 
 #endif

@@ -1,0 +1,91 @@
+// Products of quantised activation rows with a block-scaled weight: 16 weight rows (a band) per workgroup.
+#pragma once
+
+#include "matrix.h"
+
+constexpr int FRAGMENTS_PER_GROUP = GROUP / FRAGMENT_COLUMNS;
+constexpr int BANDS_PER_SCALE = GROUP / TILE;
+
+// FP8 values [rows, columns] with one float32 scale per 128 columns, stored [columns / 128, rows].
+struct QuantizedRows {
+  const uint8 *values;
+  const float *scales;
+  int rows;
+  int columns;
+};
+
+// 16 rows of a tiled weight, and the scales of their row of 128 x 128 blocks.
+struct WeightBand {
+  const uint8 *values;
+  const float *scales;
+};
+
+// Band `band` of matrix `index` among consecutive tiled matrices of `bands` bands each.
+DEVICE WeightBand weight_band(const uint8 *values, const float *scales, int index, int bands, int columns, int band) {
+  int64 scale_row = int64(index) * divide_up(bands, BANDS_PER_SCALE) + band / BANDS_PER_SCALE;
+  return {values + (int64(index) * bands + band) * TILE * columns, scales + scale_row * (columns / GROUP)};
+}
+
+// totals[tile] (weight row, activation row) += product over the groups first, first + step, ... of the columns.
+//
+// Local activation row i (0 .. 16 * TILES - 1) is row `row_of(i)` of `x`, which must exist for every i. Only
+// the first `row_tiles` tiles are computed. A group is summed by the matrix unit, then scaled in float32.
+template <int TILES, typename RowOf>
+DEVICE void multiply_groups(const QuantizedRows &x, RowOf row_of, int row_tiles, const WeightBand &band, int first,
+                            int step, Accumulator (&totals)[TILES]) {
+  const uint8 *rows[TILES][FRAGMENT_PARTS];
+  const float *scales[TILES][ACCUMULATOR_COLUMNS];
+#pragma unroll
+  for (int tile = 0; tile < TILES; ++tile) {
+#pragma unroll
+    for (int part = 0; part < FRAGMENT_PARTS; ++part)
+      rows[tile][part] = x.values + row_major_offset(row_of(tile * TILE + fragment_row(part)), 0, x.columns);
+#pragma unroll
+    for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
+      scales[tile][c] = x.scales + row_of(tile * TILE + accumulator_column(c));
+  }
+#pragma unroll 2
+  for (int group = first; group < x.columns / GROUP; group += step) {
+    Fragment weight[FRAGMENTS_PER_GROUP];
+#pragma unroll
+    for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
+      weight[i] = load_tiled_fragment(band.values, group * FRAGMENTS_PER_GROUP + i);
+    float weight_scale = band.scales[group];
+#pragma unroll
+    for (int tile = 0; tile < TILES; ++tile) {
+      if (tile >= row_tiles) break;
+      Accumulator sums;
+#pragma unroll
+      for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
+        multiply(weight[i], load_row_fragment(rows[tile], group * FRAGMENTS_PER_GROUP + i), sums);
+#pragma unroll
+      for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
+        float scale = weight_scale * scales[tile][c][group_major_scale_offset(0, group, x.rows)];
+#pragma unroll
+        for (int r = 0; r < ACCUMULATOR_ROWS; ++r) totals[tile].element[c][r] += scale * sums.element[c][r];
+      }
+    }
+  }
+}
+
+// Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element, weight
+// rows along the threads. Every thread of the workgroup of `WAVE_COUNT` waves must call.
+template <int TILES, int WAVE_COUNT, typename Store>
+DEVICE void sum_waves(const Accumulator (&totals)[TILES], Store store) {
+  SHARED float of_wave[WAVE_COUNT][TILES * TILE][TILE];
+  barrier();  // an earlier call's sums may still be read
+#pragma unroll
+  for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+    for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
+#pragma unroll
+      for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
+        of_wave[wave_id()][tile * TILE + accumulator_column(c)][accumulator_row(r)] = totals[tile].element[c][r];
+  barrier();
+  for (int i = thread_id(); i < TILES * TILE * TILE; i += WAVE_COUNT * WAVE_SIZE) {
+    float sum = of_wave[0][i / TILE][i % TILE];
+#pragma unroll
+    for (int wave = 1; wave < WAVE_COUNT; ++wave) sum += of_wave[wave][i / TILE][i % TILE];
+    store(i / TILE, i % TILE, sum);
+  }
+}

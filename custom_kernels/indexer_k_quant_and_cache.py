@@ -1,0 +1,101 @@
+"""Quantise the indexer's keys and store them, with their scales, in the paged key cache.
+
+Source: aiter `indexer_k_quant_and_cache`, plain and preshuffled.
+"""
+
+import torch
+
+from predecode.custom_kernels.cache_bytes import (
+    elements_to_bytes,
+    float32_to_bytes,
+    key_byte_offsets,
+    page_and_token,
+    scale_byte_offsets,
+    write_bytes,
+)
+from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
+from predecode.custom_kernels.indexer_quantize import SCALE_FORMATS, quantize_head
+from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM, INDEXER_PAGES
+from predecode.custom_kernels.op import define_op
+from predecode.custom_kernels.values import IndexerCache
+
+
+def reference(
+    k: torch.Tensor,
+    cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    scale_format: str,
+    page_layout: str,
+    element_format: str,
+) -> torch.Tensor:
+    page_map, stored = INDEXER_PAGES[page_layout], ELEMENT_FORMATS[element_format]
+    values, scales = quantize_head(k, stored.maximum, scale_format, stored)
+    pages, tokens = page_and_token(slot_mapping)
+    page_starts = (pages * page_map.page_bytes(stored.itemsize))[:, None]
+    key_bytes = page_starts + key_byte_offsets(page_map, tokens, stored.itemsize)
+    with_keys = write_bytes(cache, slot_mapping, key_bytes, elements_to_bytes(values))
+    scale_bytes = page_starts + scale_byte_offsets(page_map, tokens, stored.itemsize)
+    return write_bytes(with_keys, slot_mapping, scale_bytes, float32_to_bytes(scales[:, None]))
+
+
+def _fake(k, cache, slot_mapping, scale_format, page_layout, element_format):
+    return torch.empty_like(cache)
+
+
+OP = define_op(
+    "indexer_k_quant_and_cache(Tensor k, Tensor cache, Tensor slot_mapping, str scale_format, "
+    "str page_layout, str element_format) -> Tensor",
+    reference,
+    _fake,
+    in_place={0: "cache"},
+)
+
+
+def require_indexer_cache(consumer: str, cache: IndexerCache, element_format: ElementFormat) -> None:
+    """``cache`` must hold whole pages of ``element_format``."""
+    page_bytes = cache.page.page_bytes(element_format.itemsize)
+    if cache.data.dtype != torch.int8 or cache.data.dim() != 2 or cache.data.shape[1] != page_bytes:
+        raise ValueError(
+            f"{consumer}: cache {cache.data.dtype}{list(cache.data.shape)}; expected int8 [pages, {page_bytes}], "
+            f"pages of 64 tokens in {element_format.name}"
+        )
+
+
+def require_slots(consumer: str, slot_mapping: torch.Tensor, rows: int) -> None:
+    """``slot_mapping`` must be int64 [rows]."""
+    if slot_mapping.dtype != torch.int64 or list(slot_mapping.shape) != [rows]:
+        raise ValueError(
+            f"{consumer}: slot_mapping {slot_mapping.dtype}{list(slot_mapping.shape)}; expected int64 [{rows}], "
+            "one slot per row, -1 for a padding row"
+        )
+
+
+def indexer_k_quant_and_cache(
+    k: torch.Tensor,
+    cache: IndexerCache,
+    slot_mapping: torch.Tensor,
+    scale_format: str,
+    element_format: ElementFormat,
+) -> IndexerCache:
+    """Store ``k`` [T, 128] at its slots and return the new cache, laid out as before.
+
+    ``slot_mapping`` int64 [T]: slot = page * 64 + token in the page, -1 stores nothing; real slots differ from
+    each other and lie inside the pool. ``scale_format`` "ue8m0" or "float32": scale = max(amax, 1e-4) / maximum,
+    rounded up to a power of two in the former. The scale multiplies when a key is read.
+    """
+    consumer, rows = "indexer_k_quant_and_cache", k.shape[0]
+    require_indexer_cache(consumer, cache, element_format)
+    require_slots(consumer, slot_mapping, rows)
+    if INDEXER_PAGES.get(cache.page.name) != cache.page:
+        raise ValueError(f"{consumer}: {cache.page.name} is not one of {', '.join(INDEXER_PAGES)}")
+    if scale_format not in SCALE_FORMATS:
+        raise ValueError(f"{consumer}: scale format {scale_format!r}; expected one of {', '.join(SCALE_FORMATS)}")
+    if list(k.shape) != [rows, INDEXER_HEAD_DIM] or k.dtype != element_format.activation_dtype:
+        raise ValueError(
+            f"{consumer}: k {k.dtype}{list(k.shape)}; expected {element_format.activation_dtype}"
+            f"[T, {INDEXER_HEAD_DIM}]"
+        )
+    data = torch.ops.predecode.indexer_k_quant_and_cache(
+        k, cache.data, slot_mapping, scale_format, cache.page.name, element_format.name
+    )
+    return IndexerCache(data, cache.page)

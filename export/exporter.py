@@ -1,0 +1,161 @@
+"""One export: from a model's name to an artifact on disk."""
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from predecode.custom_kernels.layouts import PAGE_TOKENS
+from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.toolchain import Toolchain
+from predecode.export.audit import audit_entry_points
+from predecode.export.audit_exemptions import exemptions_of
+from predecode.export.compile import CompiledModule, compile_module
+from predecode.export.inject import InjectedKernel, inject
+from predecode.export.model.segments import Segment, build_segments
+from predecode.export.model.tensor_spec import Geometry, TensorSpec
+from predecode.export.models import ModelSource, find_model
+from predecode.export.options import ExportOptions
+from predecode.export.shard import Shard
+from predecode.export.trace import PARAMETER_SCOPE, Program, trace
+from predecode.export.weights import write_parameters
+from predecode.pipelines import manifest as records
+from predecode.pipelines.artifact import Artifact, ArtifactWriter
+
+MODULE_FILE = "module.vmfb"
+PARAMETER_FILE = "parameters.irpa"
+_TOOLS = ("iree-base-compiler", "iree-turbine", "torch", "ziglang")
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is done, how much of it, of how much)."""
+
+
+def export_artifact(options: ExportOptions, output: Path, progress: Progress) -> Artifact:
+    """Export, compile and audit a model; the artifact appears at ``output`` only when all of it is done."""
+    model = find_model(options.model, options.seed)
+    shard = Shard(options.tensor_parallel, options.rank)
+    geometry = Geometry(max_context=options.max_context, pages=options.pages)
+    target = options.chip
+    segments = build_segments(
+        model.config, options.layers, shard, options.reduction, target.element_format, geometry
+    )
+    toolchain = Toolchain((str(options.clang),)) if options.clang else Toolchain()
+    with ArtifactWriter(output) as writer:
+        kernels, compiled = _compile(segments, options.rows, target, toolchain, progress)
+        entry_points = _entry_points(segments, options.rows, compiled, target)
+        (writer.folder / MODULE_FILE).write_bytes(compiled.vmfb)
+        write_parameters(
+            writer.folder / PARAMETER_FILE,
+            model.weights,
+            model.config,
+            options.layers,
+            shard,
+            target.element_format,
+            options.max_context,
+            lambda name, done, total: progress("writing parameters", done, total),
+        )
+        writer.finish(_manifest(options, model, geometry, toolchain, kernels, entry_points))
+    return Artifact.open(output, hashes=False)
+
+
+def entry_point_name(segment: Segment, rows: int) -> str:
+    """Name of the function that runs ``segment`` on ``rows`` rows."""
+    return f"{segment.name}_rows_{rows}"
+
+
+def _compile(
+    segments: Sequence[Segment], rows: Sequence[int], target: Target, toolchain: Toolchain, progress: Progress
+) -> tuple[tuple[InjectedKernel, ...], CompiledModule]:
+    programs = [
+        Program(entry_point_name(segment, count), segment.to_empty(device="cpu"), _examples(segment, count))
+        for count in rows
+        for segment in segments
+    ]
+    done = iter(range(len(programs)))
+    traced = trace(programs, target, lambda name: progress("tracing", next(done), len(programs)))
+    progress("building kernels", 0, 1)
+    kernels = inject(traced, target, toolchain)
+    progress("compiling", 0, 1)
+    return kernels, compile_module(traced, kernels, target, toolchain)
+
+
+def _examples(segment: Segment, rows: int) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in segment.arguments(rows))
+
+
+def _entry_points(
+    segments: Sequence[Segment], rows: Sequence[int], compiled: CompiledModule, target: Target
+) -> tuple[records.EntryPoint, ...]:
+    names = {
+        entry_point_name(segment, count): [spec.name for spec in segment.arguments(count)]
+        for count in rows
+        for segment in segments
+    }
+    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, exemptions_of(target))
+    return tuple(
+        records.EntryPoint(
+            name=entry_point_name(segment, count),
+            segment=segment.name,
+            rows=count,
+            arguments=tuple(_record(spec) for spec in segment.arguments(count)),
+            results=tuple(_record(spec) for spec in segment.results(count)),
+            audit=audits[entry_point_name(segment, count)],
+        )
+        for count in rows
+        for segment in segments
+    )
+
+
+def _record(spec: TensorSpec) -> records.TensorSpec:
+    dtype = str(spec.dtype).removeprefix("torch.")
+    return records.TensorSpec(spec.name, spec.role, spec.shape, dtype, spec.layout, spec.in_place)
+
+
+def _manifest(
+    options: ExportOptions,
+    model: ModelSource,
+    geometry: Geometry,
+    toolchain: Toolchain,
+    kernels: Sequence[InjectedKernel],
+    entry_points: tuple[records.EntryPoint, ...],
+) -> records.Manifest:
+    target = options.chip
+    return records.Manifest(
+        model=records.Model(
+            name=model.name,
+            config=model.config.to_json(),
+            layers=options.layers,
+            tensor_parallel=options.tensor_parallel,
+            rank=options.rank,
+            reduce=options.reduction,
+            seed=model.seed,
+        ),
+        target=records.TargetRecord(
+            name=target.name,
+            device=target.device,
+            arch=target.arch,
+            element_format=target.element_format.name,
+            memory_bandwidth=target.memory_bandwidth,
+        ),
+        geometry=records.Geometry(
+            page_tokens=PAGE_TOKENS,
+            pages=options.pages,
+            max_context=options.max_context,
+            block_table_width=geometry.block_table_width,
+        ),
+        tools={name: importlib.metadata.version(name) for name in _TOOLS} | {"clang": toolchain.version},
+        module=MODULE_FILE,
+        parameters=records.Parameters(PARAMETER_FILE, PARAMETER_SCOPE),
+        kernels=tuple(_kernel_record(kernel) for kernel in kernels),
+        entry_points=entry_points,
+    )
+
+
+def _kernel_record(injected: InjectedKernel) -> records.KernelRecord:
+    return records.KernelRecord(
+        symbol=injected.launch.symbol,
+        source=injected.launch.source,
+        sha256=injected.code.sha256,
+        resources=injected.kernel.resources.as_dict() if injected.kernel else {},
+    )

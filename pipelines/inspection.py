@@ -1,0 +1,176 @@
+"""`predecode inspect`: what an artifact's entry points do, from its manifest."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from predecode.pipelines.artifact import read_manifest
+from predecode.pipelines.manifest import Dispatch, EntryPoint, KernelRecord, Manifest
+
+KIND_STYLES = {"kernel": "cyan", "compiled": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """An artifact's manifest, ready to be shown."""
+
+    manifest: Manifest
+
+    def to_json(self) -> str:
+        """Keys: target, model, entry_points -> name, rows, dispatches, copies, fills, transient_bytes, in_place."""
+        manifest = self.manifest
+        document = {
+            "target": manifest.target.name,
+            "model": manifest.model.name,
+            "entry_points": [_entry_json(manifest, entry) for entry in manifest.entry_points],
+        }
+        return json.dumps(document, indent=1, sort_keys=True)
+
+    def to_html(self) -> str:
+        """A self-contained page: every entry point as a timeline of dispatches."""
+        from predecode.pipelines.timeline import render_page
+
+        return render_page(self.manifest)
+
+    def print_to(self, console: Console) -> None:
+        """Tables for a terminal."""
+        for part in _renderables(self.manifest):
+            console.print(part)
+
+
+def inspect(folder: Path | str) -> Inspection:
+    """Read the manifest of the artifact in ``folder``; needs no device and no other file of it."""
+    return Inspection(read_manifest(Path(folder)))
+
+
+def floor_seconds(manifest: Manifest, dispatch: Dispatch) -> float | None:
+    """Least time for the dispatch's bytes at the target's memory bandwidth; None where none is quoted."""
+    bandwidth = manifest.target.memory_bandwidth
+    return (dispatch.bytes_read + dispatch.bytes_written) / bandwidth if bandwidth else None
+
+
+def format_bytes(count: int) -> str:
+    """ "1.5 MB"; decimal units, as bandwidths are quoted in."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def format_seconds(seconds: float | None) -> str:
+    """ "12.3 µs", "0.04 µs"; a dash for None."""
+    if seconds is None:
+        return "–"
+    microseconds = seconds * 1e6
+    return f"{microseconds:.2f} µs" if microseconds < 100 else f"{microseconds:.0f} µs"
+
+
+def describe_model(manifest: Manifest) -> str:
+    """One line: which part of which model, for what."""
+    model = manifest.model
+    part = "whole decode step" if model.layers is None else "layers " + ", ".join(map(str, model.layers))
+    ranks = f", rank {model.rank} of {model.tensor_parallel} (reduce {model.reduce})" if model.tensor_parallel > 1 else ""
+    return f"{model.name}, {part}{ranks}"
+
+
+def describe_geometry(manifest: Manifest) -> str:
+    """One line: what sizes it was exported for."""
+    geometry = manifest.geometry
+    return (
+        f"context {geometry.max_context} tokens, pool of {geometry.pages} pages of {geometry.page_tokens} tokens, "
+        f"rows {', '.join(map(str, manifest.row_counts))}"
+    )
+
+
+def _entry_json(manifest: Manifest, entry: EntryPoint) -> dict:
+    audit = entry.audit
+    return {
+        "name": entry.name,
+        "segment": entry.segment,
+        "rows": entry.rows,
+        "dispatches": [
+            {
+                "name": dispatch.name,
+                "kind": dispatch.kind,
+                "workgroups": list(dispatch.workgroups),
+                "bytes_read": dispatch.bytes_read,
+                "bytes_written": dispatch.bytes_written,
+                "floor_seconds": floor_seconds(manifest, dispatch),
+            }
+            for dispatch in audit.dispatches
+        ],
+        "copies": audit.copies,
+        "fills": audit.fills,
+        "transient_bytes": audit.transient_bytes,
+        "in_place": list(audit.in_place),
+        "exempted": [{"name": item.name, "reason": item.reason} for item in audit.exempted],
+    }
+
+
+def _renderables(manifest: Manifest) -> Iterator[RenderableType]:
+    target = manifest.target
+    yield Group(
+        Text(describe_model(manifest), style="bold"),
+        Text(f"{target.name} ({target.arch}, {target.device}), {target.element_format}; {describe_geometry(manifest)}"),
+        Text(", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items())), style="dim"),
+        Text(),
+    )
+    for entry in manifest.entry_points:
+        yield _entry_table(manifest, entry)
+        yield _entry_summary(entry)
+    if manifest.kernels:
+        yield _kernel_table(manifest.kernels)
+
+
+def _entry_table(manifest: Manifest, entry: EntryPoint) -> Table:
+    dispatches = entry.audit.dispatches
+    times = [floor_seconds(manifest, dispatch) for dispatch in dispatches]
+    table = Table(title=f"{entry.name}: {len(dispatches)} dispatches", title_justify="left", show_footer=True)
+    table.add_column("#", justify="right")
+    table.add_column("dispatch", footer="total")
+    table.add_column("kind")
+    table.add_column("workgroups", justify="right")
+    table.add_column("read", justify="right", footer=format_bytes(sum(d.bytes_read for d in dispatches)))
+    table.add_column("written", justify="right", footer=format_bytes(sum(d.bytes_written for d in dispatches)))
+    total = sum(times) if manifest.target.memory_bandwidth else None
+    table.add_column("floor", justify="right", footer=format_seconds(total))
+    for number, (dispatch, seconds) in enumerate(zip(dispatches, times, strict=True), 1):
+        table.add_row(
+            str(number),
+            dispatch.name,
+            Text(dispatch.kind, style=KIND_STYLES[dispatch.kind]),
+            " x ".join(map(str, dispatch.workgroups)),
+            format_bytes(dispatch.bytes_read),
+            format_bytes(dispatch.bytes_written),
+            format_seconds(seconds),
+        )
+    return table
+
+
+def _entry_summary(entry: EntryPoint) -> Text:
+    audit = entry.audit
+    lines = [
+        f"{audit.copies} copies, {audit.fills} fills, {format_bytes(audit.transient_bytes)} transient; "
+        f"in place: {', '.join(audit.in_place) or 'none'}"
+    ]
+    lines += [f"exempted: {item.name} ({item.reason})" for item in audit.exempted]
+    return Text("\n".join(lines) + "\n")
+
+
+def _kernel_table(kernels: tuple[KernelRecord, ...]) -> Table:
+    names = sorted({name for kernel in kernels for name in kernel.resources})
+    table = Table(title=f"{len(kernels)} kernels", title_justify="left")
+    for heading in ("symbol", "source"):
+        table.add_column(heading)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for kernel in kernels:
+        table.add_row(kernel.symbol, kernel.source, *(str(kernel.resources.get(name, "")) for name in names))
+    return table

@@ -1,0 +1,187 @@
+"""Stepping an artifact: the module and its parameters on a device, the caches kept there between steps."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import iree.runtime as rt
+import ml_dtypes  # noqa: F401  registers the dtype names of bfloat16 and FP8
+import numpy as np
+
+from predecode.pipelines import device as devices
+from predecode.pipelines.artifact import Artifact, Progress
+from predecode.pipelines.device import DeviceError
+from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.manifest import EntryPoint, Manifest, TensorSpec
+from predecode.pipelines.step_inputs import PARTIAL_SUFFIX, StepInputError, prepare, result_name
+
+Reduce = Callable[[rt.DeviceArray], "rt.DeviceArray | np.ndarray"]
+"""Sums a partial result [rows, hidden] over the tensor-parallel ranks, as the caller's collective does it."""
+
+
+class DecodeSession:
+    """An opened artifact that can be stepped.
+
+    ``caches`` maps cache names to the device arrays that every step reads and writes in place; they start as
+    zeros. Do not keep a cache's array over a step: read it with `read_cache`.
+    """
+
+    def __init__(self, artifact: Artifact, uri: str, device: rt.HalDevice):
+        self.artifact = artifact
+        self.uri = uri
+        self.device = device
+        try:
+            self._functions = self._load()
+            self.caches = {name: self._upload(_zeros(spec)) for name, spec in self._cache_specs().items()}
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise self._failure(f"{artifact.folder} cannot be loaded on {uri}", error) from None
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path | str,
+        device: str | None = None,
+        *,
+        strict: bool = False,
+        hashes: bool = True,
+        progress: Progress | None = None,
+    ) -> "DecodeSession":
+        """Open the artifact in ``folder`` on ``device`` (an IREE device URI or "emulated"; None: the target's own).
+
+        ``strict`` switches an emulated device's memory checks on; ``hashes=False`` skips hashing the files.
+        Raises a `PredecodeError` that names both sides of what does not fit.
+        """
+        artifact = Artifact.open(folder, hashes=hashes, progress=progress)
+        target = artifact.manifest.target
+        uri = devices.check_target(target, device)
+        return cls(artifact, uri, devices.open_device(target, device, strict=strict))
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artifact's manifest."""
+        return self.artifact.manifest
+
+    def step(self, *, reduce: Reduce | None = None, **arguments: np.ndarray) -> dict[str, np.ndarray]:
+        """Run one step for T rows and return its results by name, as NumPy arrays of T rows.
+
+        ``arguments`` are NumPy arrays by the names of the manifest's entry points (tokens, positions, lengths,
+        slot_mapping, block_table; or hidden and residual instead of tokens for a part of the model). T may be
+        any number up to the largest compiled row count: the step is padded to the next compiled one with rows
+        of slot -1. Every value that addresses memory is checked first (`StepInputError`).
+
+        ``reduce`` is needed by tensor-parallel artifacts whose entry points end at the all-reduces.
+        """
+        rows, compiled, values = prepare(self.manifest, arguments)
+        segments = self.manifest.segments(compiled)
+        if reduce is None and any(spec.name.endswith(PARTIAL_SUFFIX) for s in segments for spec in s.results):
+            model = self.manifest.model
+            raise StepInputError(
+                f"the artifact is rank {model.rank} of {model.tensor_parallel} and ends its entry points at the "
+                "all-reduces; pass reduce=, or export with --reduce none to measure one rank"
+            )
+        outputs: dict[str, rt.DeviceArray | np.ndarray] = {}
+        for segment in segments:
+            results = self.run_segment(segment, values)
+            for spec in segment.results:
+                if spec.role == "cache":
+                    continue
+                value = results[spec.name]
+                if spec.name.endswith(PARTIAL_SUFFIX):
+                    value = reduce(value)
+                values[result_name(spec.name)] = value
+                if spec.role == "output" or segment is segments[-1]:
+                    outputs[result_name(spec.name)] = value
+        return {name: _to_host(value)[:rows] for name, value in outputs.items()}
+
+    def run_segment(
+        self, segment: EntryPoint, values: Mapping[str, "rt.DeviceArray | np.ndarray"]
+    ) -> dict[str, rt.DeviceArray]:
+        """Call one entry point with its arguments from ``values`` and the caches, unchecked; results by name.
+
+        The caches are replaced by the results that stand for them.
+        """
+        arguments = [
+            self.caches[spec.name] if spec.role == "cache" else self._device_value(spec, values[spec.name])
+            for spec in segment.arguments
+        ]
+        try:
+            results = self._functions[segment.name](*arguments)
+        except (RuntimeError, ValueError) as error:
+            raise self._failure(f"{segment.name} failed on {self.uri}", error) from None
+        fault = devices.pending_fault(self.uri)
+        if fault:
+            raise fault
+        results = results if isinstance(results, tuple) else (results,)
+        by_name = {spec.name: value for spec, value in zip(segment.results, results, strict=True)}
+        for spec in segment.results:
+            if spec.role == "cache":
+                self.caches[spec.in_place or spec.name] = by_name[spec.name]
+        return by_name
+
+    def read_cache(self, name: str) -> np.ndarray:
+        """A copy of a cache: int8 [pages, page bytes]."""
+        return self._known_cache(name).to_host().copy()
+
+    def write_cache(self, name: str, data: np.ndarray) -> None:
+        """Replace a cache by ``data`` of the same shape and dtype."""
+        cache = self._known_cache(name)
+        if tuple(data.shape) != tuple(cache.shape) or data.dtype != cache.dtype:
+            raise StepInputError(
+                f"cache {name} is {cache.dtype}{list(cache.shape)}, it was given {data.dtype}{list(data.shape)}"
+            )
+        self.caches[name] = self._upload(data)
+
+    def reset(self) -> None:
+        """Fill all caches with zeros."""
+        for name, spec in self._cache_specs().items():
+            self.caches[name] = self._upload(_zeros(spec))
+
+    def _load(self) -> dict[str, rt.FunctionInvoker]:
+        config = rt.Config(device=self.device)
+        modules = []
+        if self.manifest.parameters:
+            index = rt.ParameterIndex()
+            index.load(str(self.artifact.path(self.manifest.parameters.file)))
+            provider = index.create_provider(scope=self.manifest.parameters.scope)
+            modules.append(rt.create_io_parameters_module(config.vm_instance, provider))
+        path = self.artifact.path(self.manifest.module)
+        module = rt.VmModule.mmap(config.vm_instance, str(path))
+        missing = {entry.name for entry in self.manifest.entry_points} - set(module.function_names)
+        if missing:
+            raise PredecodeError(f"{path} has no function {min(missing)!r}, the manifest lists it; export again")
+        bound = rt.load_vm_modules(*modules, module, config=config)[-1]
+        return {entry.name: bound[entry.name] for entry in self.manifest.entry_points}
+
+    def _cache_specs(self) -> dict[str, TensorSpec]:
+        return {
+            spec.name: spec
+            for entry in self.manifest.entry_points
+            for spec in entry.arguments
+            if spec.role == "cache"
+        }
+
+    def _known_cache(self, name: str) -> rt.DeviceArray:
+        if name not in self.caches:
+            raise StepInputError(f"there is no cache {name!r}; the artifact has {sorted(self.caches)}")
+        return self.caches[name]
+
+    def _device_value(self, spec: TensorSpec, value: "rt.DeviceArray | np.ndarray") -> rt.DeviceArray:
+        if tuple(value.shape) != spec.shape or value.dtype != np.dtype(spec.dtype):
+            raise StepInputError(
+                f"{spec.name} is {value.dtype}{list(value.shape)}, the entry point takes {spec.dtype}{list(spec.shape)}"
+            )
+        return value if isinstance(value, rt.DeviceArray) else self._upload(value)
+
+    def _upload(self, array: np.ndarray) -> rt.DeviceArray:
+        return rt.asdevicearray(self.device, array)
+
+    def _failure(self, what: str, error: BaseException) -> PredecodeError:
+        """The emulated device's own account of a failure where it has one, else the runtime's first line."""
+        return devices.pending_fault(self.uri) or DeviceError(f"{what}: {devices.first_line(error)}")
+
+
+def _zeros(spec: TensorSpec) -> np.ndarray:
+    return np.zeros(spec.shape, np.dtype(spec.dtype))
+
+
+def _to_host(value: "rt.DeviceArray | np.ndarray") -> np.ndarray:
+    return value.to_host() if isinstance(value, rt.DeviceArray) else value

@@ -1,0 +1,31 @@
+"""Cases of `moe_down`."""
+
+import torch
+
+from predecode.custom_kernels.formats import ElementFormat
+from tests.custom_kernels.cases.block_scaled import close, quantized_rows, tiled_weight
+from tests.custom_kernels.cases.case import Case
+from tests.custom_kernels.cases.moe_gate_up import routing, routings
+
+
+def cases(element_format: ElementFormat) -> list[Case]:
+    generator = torch.Generator().manual_seed(16)
+    compare = (close(element_format),)
+
+    def case(label, ids, shape, factor=1.0):
+        values, scales = quantized_rows(generator, ids.numel(), shape[-1], element_format)
+        weights = torch.rand(ids.shape, generator=generator) * 2.5 * factor
+        weight = tiled_weight(generator, shape, element_format)
+        return Case(label, (values, scales, ids, weights, *weight), compare)
+
+    made = [case(label, ids, (experts, 32, 128)) for label, ids, experts in routings(generator)]
+    ids = routing(generator, 4, 3, 6)
+    made += [
+        case("last scale block partly full", ids, (6, 144, 256)),
+        case("20 experts a row", routing(generator, 3, 20, 24), (24, 16, 256)),
+        case("zero weights", ids, (6, 32, 256), 0.0),
+        case("huge", ids, (6, 32, 256), 1e12),
+        case("tiny", ids, (6, 32, 256), 1e-12),
+        case("GLM-5.1 rank, 12 experts", routing(generator, 2, 9, 12), (12, 6144, 256)),
+    ]
+    return made

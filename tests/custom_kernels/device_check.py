@@ -1,0 +1,63 @@
+"""Runs the kernels' cases on a device that no test machine has.
+
+    python -m tests.custom_kernels.device_check build --target sm_90 FOLDER     # where the compiler is
+    python -m tests.custom_kernels.device_check run --device cuda FOLDER        # where the device is
+
+The second needs torch and iree-base-runtime only. It prints a line per case and exits 1 if any failed.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import iree.runtime as rt
+
+from predecode.custom_kernels.targets import TARGETS
+
+from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, run_cases
+
+
+def build(folder: Path, target_name: str, names: Sequence[str]) -> None:
+    """Compile every op's cases (kernel or compiled reference) into ``FOLDER/<op>.<target>.vmfb``."""
+    target = TARGETS[target_name]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names or op_names():
+        op, cases = load(name, target.element_format)
+        start = time.monotonic()
+        vmfb = compile_cases(op, cases, target)
+        (folder / f"{name}.{target.name}.vmfb").write_bytes(vmfb)
+        print(f"{name}: {len(cases)} cases, {len(vmfb)} bytes, {time.monotonic() - start:.1f} s", flush=True)
+
+
+def run(folder: Path, device_uri: str) -> int:
+    """Run every module of ``folder``; the number of failed cases."""
+    device = rt.get_device(device_uri)
+    failed = passed = 0
+    for path in sorted(folder.glob("*.vmfb")):
+        name, target_name = path.name.split(".")[:2]
+        op, cases = load(name, TARGETS[target_name].element_format)
+        for case, fault in run_cases(op, cases, path.read_bytes(), device):
+            print(f"{'FAIL' if fault else 'ok  '} {name} / {case.label}{': ' + fault if fault else ''}", flush=True)
+            failed, passed = failed + bool(fault), passed + (not fault)
+    print(f"{passed} passed, {failed} failed")
+    return failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("verb", choices=("build", "run"))
+    parser.add_argument("--target", default="sm_90")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("ops", nargs="*", help="all that have cases, unless named")
+    options = parser.parse_args()
+    if options.verb == "build":
+        build(options.folder, options.target, options.ops)
+    else:
+        sys.exit(1 if run(options.folder, options.device) else 0)
+
+
+if __name__ == "__main__":
+    main()
