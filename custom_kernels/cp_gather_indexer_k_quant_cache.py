@@ -13,8 +13,15 @@ from predecode.custom_kernels.cache_bytes import (
 )
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.indexer_k_quant_and_cache import require_indexer_cache
-from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM, INDEXER_PAGES, PAGE_TOKENS
-from predecode.custom_kernels.op import define_op
+from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.layouts import (
+    INDEXER_HEAD_DIM,
+    INDEXER_PAGES,
+    PAGE_TOKENS,
+    PRESHUFFLED_PAGE,
+)
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import IndexerCache
 
 
@@ -46,11 +53,31 @@ def _fake(cache, block_table, cumulative_lengths, total, page_layout, element_fo
     return keys, cache.new_empty((total,), dtype=torch.float32)
 
 
+_ROWS_PER_WORKGROUP = 8
+
+
+def _launch(target: Target, call: Call) -> Launch | None:
+    if not target.has_hip_kernels or call["element_format"] != target.element_format.name:
+        return None
+    sequences, table_width = call["block_table"].shape
+    total = call["total"]
+    return Launch(
+        source="cp_gather_indexer_k_quant_cache.hip",
+        symbol="cp_gather_indexer_k_quant_cache",
+        operands=("cache", "block_table", "cumulative_lengths"),
+        constants=(total, sequences, table_width),
+        workgroups=(-(-total // _ROWS_PER_WORKGROUP), 1, 1),
+        workgroup_size=(64, 1, 1),
+        defines=(("PRESHUFFLED", int(call["page_layout"] == PRESHUFFLED_PAGE.name)),),
+    )
+
+
 OP = define_op(
     "cp_gather_indexer_k_quant_cache(Tensor cache, Tensor block_table, Tensor cumulative_lengths, int total, "
     "str page_layout, str element_format) -> (Tensor, Tensor)",
     reference,
     _fake,
+    launch=_launch,
 )
 
 

@@ -30,9 +30,14 @@ def _fake(x, element_format):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels or call["element_format"] != target.element_format.name:
+    if call["element_format"] != target.element_format.name:
         return None
     rows, columns = call["x"].shape[0], call["x"][0].numel()
+    if not target.has_hip_kernels:
+        defines = (("COLUMNS", columns),)
+        return Launch(
+            "flatten_group_quant.cpp", "flatten_group_quant", ("x",), (rows,), (rows, 1, 1), defines=defines
+        )
     return Launch(
         source="flatten_group_quant.hip",
         symbol="flatten_group_quant",

@@ -67,6 +67,9 @@ def require_quantized_rows(
         )
     return rows
 
+CPU_ROWS = 64
+"""Activation rows of one CPU workgroup."""
+
 
 def reference(
     values: torch.Tensor, scales: torch.Tensor, weight: torch.Tensor, weight_scales: torch.Tensor
@@ -82,15 +85,22 @@ def _fake(values, scales, weight, weight_scales):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels:
-        return None
     rows, columns = call["values"].shape
     bands = call["weight"].shape[0]
+    operands = ("values", "scales", "weight", "weight_scales")
+    if not target.has_hip_kernels:
+        return Launch(
+            source="gemm_fp8_blockscale.cpp",
+            symbol="gemm_fp8_blockscale",
+            operands=operands,
+            constants=(rows, bands * TILE, columns),
+            workgroups=(bands, -(-rows // CPU_ROWS), 1),
+        )
     row_tiles, waves = block_scaled_launch_shape(rows, columns)
     return Launch(
         source="gemm_fp8_blockscale.hip",
         symbol="gemm_fp8_blockscale",
-        operands=("values", "scales", "weight", "weight_scales"),
+        operands=operands,
         constants=(rows, bands, columns),
         workgroups=(bands, -(-rows // (TILE * row_tiles)), 1),
         workgroup_size=(waves * target.wave_size, 1, 1),

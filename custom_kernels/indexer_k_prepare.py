@@ -6,9 +6,11 @@ Source: SGLang's NSA indexer (`k_norm`, rotary embedding of the first dimensions
 import torch
 
 from predecode.custom_kernels.hadamard import hadamard_rotate
+from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM
-from predecode.custom_kernels.op import define_op
-from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows, rotate
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows, rope_define, rotate
+from predecode.custom_kernels.targets import Target
 
 INDEXER_ROPE_DIM = 64
 """The rotated dimensions come first in an indexer head."""
@@ -33,7 +35,7 @@ def reference(
 def rope_and_hadamard(
     heads: torch.Tensor, rope_table: torch.Tensor, positions: torch.Tensor, rope_layout: str
 ) -> torch.Tensor:
-    """``heads`` [T, heads, 128] rotated by position, then by the Hadamard matrix, rounded after each."""
+    """``heads`` [T, heads, 128] rotated by position, then by the Hadamard matrix; each rounds to its dtype."""
     turned = rotate(heads.float(), rope_table, positions, rope_layout, first=0).to(heads.dtype)
     return hadamard_rotate(turned.float()).to(heads.dtype)
 
@@ -42,11 +44,40 @@ def _fake(k, weight, bias, epsilon, rope_table, positions, rope_layout):
     return torch.empty_like(k)
 
 
+_ROWS_PER_WORKGROUP = 4
+
+
+def _launch(target: Target, call: Call) -> Launch | None:
+    if {call[name].dtype for name in ("k", "weight", "bias")} != {torch.bfloat16}:
+        return None
+    rows, rope_dim = call["k"].shape[0], call["rope_table"].shape[1]
+    operands = ("k", "weight", "bias", "rope_table", "positions")
+    if not target.has_hip_kernels:
+        return Launch(
+            source="indexer_k_prepare.cpp",
+            symbol="indexer_k_prepare",
+            operands=operands,
+            constants=(float_bits(call["epsilon"]),),
+            workgroups=(rows, 1, 1),
+            defines=(("ROPE_DIM", rope_dim), rope_define(call["rope_layout"])),
+        )
+    return Launch(
+        source="indexer_k_prepare.hip",
+        symbol="indexer_k_prepare",
+        operands=operands,
+        constants=(rows, float_bits(call["epsilon"])),
+        workgroups=(-(-rows // _ROWS_PER_WORKGROUP), 1, 1),
+        workgroup_size=(64, 1, 1),
+        defines=(rope_define(call["rope_layout"]),),
+    )
+
+
 OP = define_op(
     "indexer_k_prepare(Tensor k, Tensor weight, Tensor bias, float epsilon, Tensor rope_table, "
     "Tensor positions, str rope_layout) -> Tensor",
     reference,
     _fake,
+    launch=_launch,
 )
 
 

@@ -14,9 +14,11 @@ from predecode.custom_kernels.cache_bytes import (
     write_bytes,
 )
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
-from predecode.custom_kernels.indexer_quantize import SCALE_FORMATS, quantize_head
-from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM, INDEXER_PAGES
-from predecode.custom_kernels.op import define_op
+from predecode.custom_kernels.indexer_quantize import SCALE_FORMATS, UE8M0, quantize_head
+from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM, INDEXER_PAGES, PRESHUFFLED_PAGE
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import IndexerCache
 
 
@@ -42,12 +44,40 @@ def _fake(k, cache, slot_mapping, scale_format, page_layout, element_format):
     return torch.empty_like(cache)
 
 
+_ROWS_PER_WORKGROUP = 4
+
+
+def _launch(target: Target, call: Call) -> Launch | None:
+    if call["element_format"] != target.element_format.name:
+        return None
+    rows = call["k"].shape[0]
+    operands = ("k", "cache", "slot_mapping")
+    variant = (
+        ("PRESHUFFLED", int(call["page_layout"] == PRESHUFFLED_PAGE.name)),
+        ("POWER_OF_TWO", int(call["scale_format"] == UE8M0)),
+    )
+    if not target.has_hip_kernels:
+        return Launch(
+            "indexer_k_quant_and_cache.cpp", "indexer_k_quant_and_cache", operands, (), (rows, 1, 1), defines=variant
+        )
+    return Launch(
+        source="indexer_k_quant_and_cache.hip",
+        symbol="indexer_k_quant_and_cache",
+        operands=operands,
+        constants=(rows,),
+        workgroups=(-(-rows // _ROWS_PER_WORKGROUP), 1, 1),
+        workgroup_size=(64, 1, 1),
+        defines=variant,
+    )
+
+
 OP = define_op(
     "indexer_k_quant_and_cache(Tensor k, Tensor cache, Tensor slot_mapping, str scale_format, "
     "str page_layout, str element_format) -> Tensor",
     reference,
     _fake,
     in_place={0: "cache"},
+    launch=_launch,
 )
 
 

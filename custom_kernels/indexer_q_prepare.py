@@ -8,9 +8,11 @@ import torch
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.indexer_k_prepare import INDEXER_ROPE_DIM, rope_and_hadamard
 from predecode.custom_kernels.indexer_quantize import UE8M0, quantize_head
+from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM
-from predecode.custom_kernels.op import define_op
-from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows, rope_define
+from predecode.custom_kernels.targets import Target
 
 
 def reference(
@@ -23,9 +25,8 @@ def reference(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     stored = ELEMENT_FORMATS[element_format]
     rows, heads = gates.shape
-    rotated = rope_and_hadamard(
-        q.reshape(rows, heads, INDEXER_HEAD_DIM), rope_table, positions, rope_layout
-    )
+    q_heads = q.reshape(rows, heads, INDEXER_HEAD_DIM)
+    rotated = rope_and_hadamard(q_heads, rope_table, positions, rope_layout)
     values, scales = quantize_head(rotated, stored.indexer_query_maximum, UE8M0, stored)
     return values, gates * heads**-0.5 * scales * INDEXER_HEAD_DIM**-0.5
 
@@ -35,11 +36,40 @@ def _fake(q, gates, rope_table, positions, rope_layout, element_format):
     return q.new_empty(shape, dtype=ELEMENT_FORMATS[element_format].dtype), torch.empty_like(gates)
 
 
+_HEADS_PER_WORKGROUP = 4
+
+
+def _launch(target: Target, call: Call) -> Launch | None:
+    if call["element_format"] != target.element_format.name:
+        return None
+    rows, heads = call["gates"].shape
+    operands = ("q", "gates", "rope_table", "positions")
+    if not target.has_hip_kernels:
+        return Launch(
+            source="indexer_q_prepare.cpp",
+            symbol="indexer_q_prepare",
+            operands=operands,
+            constants=(heads, float_bits(heads**-0.5 * INDEXER_HEAD_DIM**-0.5)),
+            workgroups=(heads, rows, 1),
+            defines=(("ROPE_DIM", call["rope_table"].shape[1]), rope_define(call["rope_layout"])),
+        )
+    return Launch(
+        source="indexer_q_prepare.hip",
+        symbol="indexer_q_prepare",
+        operands=operands,
+        constants=(rows * heads, heads, float_bits(heads**-0.5)),
+        workgroups=(-(-rows * heads // _HEADS_PER_WORKGROUP), 1, 1),
+        workgroup_size=(64, 1, 1),
+        defines=(rope_define(call["rope_layout"]),),
+    )
+
+
 OP = define_op(
     "indexer_q_prepare(Tensor q, Tensor gates, Tensor rope_table, Tensor positions, str rope_layout, "
     "str element_format) -> (Tensor, Tensor)",
     reference,
     _fake,
+    launch=_launch,
 )
 
 

@@ -46,15 +46,25 @@ def _fake(qkv_a, query_weight, latent_weight, query_epsilon, latent_epsilon, ele
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels or call["element_format"] != target.element_format.name:
+    if call["element_format"] != target.element_format.name:
         return None
     rows, columns = call["qkv_a"].shape
     query_dim, latent_dim = call["query_weight"].shape[0], call["latent_weight"].shape[0]
     epsilons = float_bits(call["query_epsilon"]), float_bits(call["latent_epsilon"])
+    operands = ("qkv_a", "query_weight", "latent_weight")
+    if not target.has_hip_kernels:
+        return Launch(
+            source="latent_norms_group_quant.cpp",
+            symbol="latent_norms_group_quant",
+            operands=operands,
+            constants=(rows, columns, *epsilons),
+            workgroups=(rows, 1, 1),
+            defines=(("QUERY_DIM", query_dim), ("LATENT_DIM", latent_dim)),
+        )
     return Launch(
         source="latent_norms_group_quant.hip",
         symbol="latent_norms_group_quant",
-        operands=("qkv_a", "query_weight", "latent_weight"),
+        operands=operands,
         constants=(rows, columns, query_dim, latent_dim, *epsilons),
         workgroups=(rows, 2, 1),
         workgroup_size=(THREADS, 1, 1),

@@ -33,6 +33,11 @@ class Launch:
                 raise ValueError(f"{self.symbol}: constant {constant} does not fit in 32 bits")
 
     @property
+    def linked_symbol(self) -> str:
+        """Symbol of a CPU kernel: all of a module's objects are linked into one, so variants must not share it."""
+        return "_".join([self.symbol, *(f"{name}_{value}" for name, value in self.defines)]).replace("-", "minus_")
+
+    @property
     def source_path(self) -> Path:
         """Path of the kernel's source."""
         return KERNEL_FOLDER / self.source

@@ -34,12 +34,14 @@ def cached_keys(
     Entries past a row's length may hold anything, so they are clamped to the pool.
     """
     rows, width = block_table.shape
-    pages = cache[block_table.clamp(0, cache.shape[0] - 1)]
-    key_bytes = PRESHUFFLED_PAGE.scale_offset(0, element_format.itemsize)
-    tiles = (rows, width, PAGE_TOKENS // TILE, INDEXER_HEAD_DIM // TILE, TILE, TILE)
-    tiled = bytes_to_elements(pages[..., :key_bytes], element_format).float().reshape(tiles)
-    keys = TILED_16X16.unpack(tiled)
-    scales = bytes_to_float32(pages[..., key_bytes:].unflatten(-1, (PAGE_TOKENS, 4)))
+    pages = block_table.long().clamp(0, cache.shape[0] - 1)[..., None]
+    token = torch.arange(PAGE_TOKENS)
+    size = element_format.itemsize
+    first_key_bytes = PRESHUFFLED_PAGE.key_offset(token[:, None], torch.arange(INDEXER_HEAD_DIM), size).flatten()
+    key_bytes = (first_key_bytes[:, None] + torch.arange(size)).flatten()
+    scale_bytes = (PRESHUFFLED_PAGE.scale_offset(token, size)[:, None] + torch.arange(4)).flatten()
+    keys = bytes_to_elements(cache[pages, key_bytes], element_format).float()
+    scales = bytes_to_float32(cache[pages, scale_bytes].unflatten(-1, (PAGE_TOKENS, 4)))
     return keys.reshape(rows, width * PAGE_TOKENS, INDEXER_HEAD_DIM), scales.reshape(rows, width * PAGE_TOKENS)
 
 

@@ -8,9 +8,11 @@ import torch
 from predecode.custom_kernels.cache_bytes import elements_to_bytes, page_and_token, write_bytes
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.indexer_k_quant_and_cache import require_slots
+from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import PAGE_TOKENS
-from predecode.custom_kernels.op import define_op
-from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows, rotate
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows, rope_define, rotate
+from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import LatentCache
 
 
@@ -34,7 +36,8 @@ def reference(
     joined_k = _join_columns(latent[:, None], qkv_a[:, None, -rope_dim:])
 
     def encoded(x: torch.Tensor) -> torch.Tensor:
-        return stored.encode(rotate(x.float(), rope_table, positions, rope_layout, latent_dim).to(x.dtype))
+        rotated = rotate(x.float(), rope_table, positions, rope_layout, latent_dim)
+        return stored.encode(rotated.to(x.dtype))
 
     key = elements_to_bytes(encoded(joined_k)[:, 0])
     pages, tokens = page_and_token(slot_mapping)
@@ -60,6 +63,50 @@ def _fake(
     return q.new_empty(shape, dtype=ELEMENT_FORMATS[element_format].dtype), torch.empty_like(cache)
 
 
+_VECTOR = 8
+"""Columns that a lane of the kernel holds; rows and heads start at multiples of it."""
+
+
+def _launch(target: Target, call: Call) -> Launch | None:
+    if call["element_format"] != target.element_format.name:
+        return None
+    rows, heads, latent_dim = call["q_absorbed"].shape
+    rope_dim = call["rope_table"].shape[1]
+    head_dim, qkv_a_dim = call["q"].shape[1] // heads, call["qkv_a"].shape[1]
+    operands = (
+        "q",
+        "q_absorbed",
+        "latent",
+        "qkv_a",
+        "rope_table",
+        "positions",
+        "cache",
+        "slot_mapping",
+    )
+    rope = rope_define(call["rope_layout"])
+    if not target.has_hip_kernels:
+        return Launch(
+            source="qk_rope_cat_and_cache_mla.cpp",
+            symbol="qk_rope_cat_and_cache_mla",
+            operands=operands,
+            constants=(heads, head_dim, qkv_a_dim),
+            workgroups=(rows, 1, 1),
+            defines=(("LATENT", latent_dim), ("ROPE_DIM", rope_dim), rope),
+        )
+    # Rotated halves are exchanged between lanes of a wave, at a distance that is a power of two.
+    if rope_dim not in (16, 32, 64, 128) or latent_dim % rope_dim or head_dim % _VECTOR or qkv_a_dim % _VECTOR:
+        return None
+    return Launch(
+        source="qk_rope_cat_and_cache_mla.hip",
+        symbol="qk_rope_cat_and_cache_mla",
+        operands=operands,
+        constants=(heads, head_dim, qkv_a_dim, latent_dim, rope_dim),
+        workgroups=(heads + 1, rows, 1),
+        workgroup_size=(128, 1, 1),
+        defines=(rope,),
+    )
+
+
 OP = define_op(
     "qk_rope_cat_and_cache_mla(Tensor q, Tensor q_absorbed, Tensor latent, Tensor qkv_a, Tensor rope_table, "
     "Tensor positions, Tensor cache, Tensor slot_mapping, str rope_layout, str element_format) "
@@ -67,6 +114,7 @@ OP = define_op(
     reference,
     _fake,
     in_place={1: "cache"},
+    launch=_launch,
 )
 
 

@@ -35,13 +35,19 @@ def _fake(x, weight, epsilon, element_format):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels or call["element_format"] != target.element_format.name:
+    if call["element_format"] != target.element_format.name:
         return None
     rows, columns = call["x"].shape
+    operands, constants = ("x", "weight"), (rows, float_bits(call["epsilon"]))
+    if not target.has_hip_kernels:
+        defines = (("COLUMNS", columns),)
+        return Launch(
+            "rms_norm_group_quant.cpp", "rms_norm_group_quant", operands, constants, (rows, 1, 1), defines=defines
+        )
     return Launch(
         source="rms_norm_group_quant.hip",
         symbol="rms_norm_group_quant",
-        operands=("x", "weight"),
+        operands=operands,
         constants=(rows, columns, float_bits(call["epsilon"])),
         workgroups=(rows, 1, 1),
         workgroup_size=(THREADS, 1, 1),

@@ -10,6 +10,11 @@ INTERLEAVED = "interleaved"
 HALVES = "halves"
 
 
+def rope_define(rope_layout: str) -> tuple[str, int]:
+    """The macro that tells a kernel how the rotated dimensions are paired."""
+    return "ROPE_HALVES", int(rope_layout == HALVES)
+
+
 def require_rope_layout(consumer: str, rope_layout: str) -> None:
     """Refuse a pairing that is not known."""
     if rope_layout not in (INTERLEAVED, HALVES):

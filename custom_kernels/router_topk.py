@@ -6,7 +6,11 @@ weight is the expert's own score (aiter recovers it as biased score minus bias, 
 
 import torch
 
-from predecode.custom_kernels.op import define_op
+from predecode.custom_kernels.launch import Launch, float_bits
+from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.targets import Target
+
+THREADS = 256
 
 
 def _rank(keys: torch.Tensor) -> torch.Tensor:
@@ -53,11 +57,32 @@ def _fake(logits, correction_bias, topk, groups, topk_groups, renormalize, scali
     return logits.new_empty(shape, dtype=torch.int32), logits.new_empty(shape, dtype=torch.float32)
 
 
+def _launch(target: Target, call: Call) -> Launch | None:
+    rows, experts = call["logits"].shape
+    return Launch(
+        source="router_topk.hip" if target.has_hip_kernels else "router_topk.cpp",
+        symbol="router_topk",
+        operands=("logits", "correction_bias"),
+        constants=(float_bits(call["scaling"]),),
+        workgroups=(rows, 1, 1),
+        workgroup_size=(THREADS, 1, 1),
+        defines=(
+            ("EXPERTS", experts),
+            ("GROUPS", call["groups"]),
+            ("TOPK_GROUPS", call["topk_groups"]),
+            ("TOPK", call["topk"]),
+            ("SHARED_EXPERTS", call["shared_experts"]),
+            ("RENORMALIZE", int(call["renormalize"])),
+        ),
+    )
+
+
 OP = define_op(
     "router_topk(Tensor logits, Tensor correction_bias, int topk, int groups, int topk_groups, bool renormalize, "
     "float scaling, int shared_experts) -> (Tensor, Tensor)",
     reference,
     _fake,
+    launch=_launch,
 )
 
 

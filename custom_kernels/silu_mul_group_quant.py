@@ -33,9 +33,14 @@ def _fake(x, element_format):
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
-    if not target.has_hip_kernels or call["element_format"] != target.element_format.name:
+    if call["element_format"] != target.element_format.name:
         return None
     rows, columns = call["x"].shape[0], call["x"].shape[1] // 2
+    if not target.has_hip_kernels:
+        defines = (("COLUMNS", columns),)
+        return Launch(
+            "silu_mul_group_quant.cpp", "silu_mul_group_quant", ("x",), (rows,), (rows, 1, 1), defines=defines
+        )
     return Launch(
         source="silu_mul_group_quant.hip",
         symbol="silu_mul_group_quant",

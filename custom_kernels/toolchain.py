@@ -59,7 +59,7 @@ class Toolchain:
 
     def build(self, launch: Launch, target: Target) -> CodeObject:
         """The code object that holds ``launch``'s kernel for ``target``; compiled only if not in the cache."""
-        commands = _commands(target, launch.defines)
+        commands = _commands(target, launch)
         entry = self.objects / f"{self._key(launch.source_path, commands)}.{commands.suffix}"
         if not entry.exists():
             self._compile(launch.source_path, commands, entry)
@@ -109,8 +109,8 @@ class _Commands:
     suffix: str
 
 
-def _commands(target: Target, defines: tuple[tuple[str, int], ...]) -> _Commands:
-    macros = tuple(f"-D{name}={value}" for name, value in defines)
+def _commands(target: Target, launch: Launch) -> _Commands:
+    macros = tuple(f"-D{name}={value}" for name, value in launch.defines)
     include = ("-I", str(DEVICE_HEADERS))
     if target.device == "hip":
         flags = ("-cc1", "-triple", "amdgcn-amd-amdhsa", "-target-cpu", target.arch, "-x", "hip", "-std=c++20")
@@ -122,6 +122,7 @@ def _commands(target: Target, defines: tuple[tuple[str, int], ...]) -> _Commands
         flags += ("-nocudainc", "-nocudalib", "-O3", "-ffp-contract=on", "-S", "-Wno-unknown-cuda-version")
         return _Commands(flags + macros + include, (), "ptx")
     flags = ("-target", "x86_64-none-elf", "-march=x86-64-v3", "-std=c++20", "-O3", "-ffreestanding")
-    flags += ("-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-fno-plt", "-ffunction-sections", "-c")
+    flags += ("-fno-math-errno", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-fno-plt", "-ffunction-sections", "-c")
     builtins = ("-isystem", str(files("ziglang") / "lib" / "include"))
-    return _Commands(flags + macros + include + builtins, (), "o")
+    renamed = (f"-D{launch.symbol}={launch.linked_symbol}",)
+    return _Commands(flags + macros + renamed + include + builtins, (), "o")

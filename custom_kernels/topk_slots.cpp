@@ -2,10 +2,12 @@
 // A radix select finds the k-th largest key in four passes over eight bits each; one more pass collects.
 #include "cpu.h"
 
-// Keys order as the floats do; both zeros are equal.
+// Keys order as the floats do, NaN above all; both zeros are equal.
 static inline uint32 ordered_key(float value) {
-  uint32 bits = float_to_bits(value + 0.0f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  uint32 bits = float_to_bits(value);
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) return 0xFFFFFFFF;
+  if (bits == 0x80000000) bits = 0;
+  return bits & 0x80000000 ? ~bits : bits | 0x80000000;
 }
 
 extern "C" void topk_slots(BUFFER(logits), BUFFER(lengths), BUFFER(block_table), BUFFER(slots), int64 width,

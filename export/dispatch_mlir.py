@@ -104,7 +104,7 @@ stream.executable private @"{_FUNCTION}.executable" attributes {{
     stream.return %count0, %count1, %count2 : index, index, index
   }}
   builtin.module {{
-    func.func private @{launch.symbol}({", ".join(declared)}) attributes {{hal.import.static, llvm.bareptr = true}}
+    func.func private @{launch.linked_symbol}({", ".join(declared)}) attributes {{hal.import.static, llvm.bareptr = true}}
     func.func @"{_FUNCTION}"({", ".join(f"%binding{i}: !stream.binding" for i in range(len(bound)))}) {{
       %zero = arith.constant 0 : index
       {_constant_lines("constant", [_signed(c) for c in launch.constants], "index")}
@@ -112,7 +112,7 @@ stream.executable private @"{_FUNCTION}.executable" attributes {{
       %y = stream.dispatch.workgroup.id[1] : index
       %z = stream.dispatch.workgroup.id[2] : index
       {newline.join(spans)}
-      func.call @{launch.symbol}({", ".join(passed)}) : ({", ".join(declared)}) -> ()
+      func.call @{launch.linked_symbol}({", ".join(passed)}) : ({", ".join(declared)}) -> ()
       return
     }}
   }}

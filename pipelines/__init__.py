@@ -1,4 +1,4 @@
-"""Running artifacts: load, step, compare, inspect. Needs the IREE runtime and NumPy, never torch or a compiler."""
+"""Running artifacts: load, step, compare, inspect. Needs the IREE runtime and NumPy, never torch."""
 
 from predecode.pipelines.artifact import Artifact
 from predecode.pipelines.errors import PredecodeError

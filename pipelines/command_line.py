@@ -5,6 +5,7 @@ import os
 import signal
 import statistics
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from predecode.pipelines.manifest import Tolerance
 EXIT_MISMATCH = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+_FILE_WIDTH = 140
 
 app = typer.Typer(
     name="predecode",
@@ -33,7 +35,10 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An artifact that `predecode export` wrote.")]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="URI", help='IREE device ("local-task", "hip://0", "cuda") or "emulated"; default: the target\'s.'),
+    typer.Option(
+        metavar="URI",
+        help='IREE device ("local-task", "hip://0", "cuda") or "emulated"; default: the target\'s.',
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -43,7 +48,9 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, or a checkpoint folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the artifact goes.")],
     target: Annotated[str, typer.Option(help="cpu, gfx942, gfx950 or sm_90.")] = "cpu",
-    layers: Annotated[str | None, typer.Option(help="Layer numbers such as 0,3; default: the whole step.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layer numbers such as 0,3; default: the whole step.")
+    ] = None,
     rows: Annotated[str, typer.Option(help="Row counts to compile for.")] = "1,4,16,64",
     max_context: Annotated[int, typer.Option(help="Tokens of the longest sequence.")] = 8192,
     pages: Annotated[int, typer.Option(help="Pages of 64 tokens in each cache.")] = 256,
@@ -54,6 +61,8 @@ def export(
     clang: Annotated[Path | None, typer.Option(help="Another clang for the kernels, such as ROCm's.")] = None,
 ) -> None:
     """Compile a model (or some of its layers) into an artifact for one target."""
+    # Deprecations inside torch and turbine are nothing a user can act on.
+    warnings.simplefilter("ignore")
     export_artifact, options_type = _load_exporter()
     options = options_type(
         model=model,
@@ -70,7 +79,7 @@ def export(
     )
     with _progress() as progress:
         export_artifact(options, output, progress)
-    Console().print(f"wrote {output}", highlight=False, soft_wrap=True)
+    print(f"wrote {output}")
 
 
 @app.command()
@@ -89,7 +98,9 @@ def run(
         print(report.to_json())
         return
     milliseconds = [1e3 * seconds for seconds in report.seconds]
-    print(f"{report.model} for {report.target} on {report.device}: {report.steps} steps of {report.rows} rows")
+    print(
+        f"{report.model} for {report.target} on {report.device}: {report.steps} steps of {report.rows} rows"
+    )
     later = milliseconds[1:] or milliseconds
     print(f"first step {milliseconds[0]:.3f} ms, then median {statistics.median(later):.3f} ms")
     for row in range(report.rows if report.tokens else 0):
@@ -102,7 +113,9 @@ def run(
 def compare(
     folder: Folder,
     device: Device = None,
-    golden: Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the artifact's own golden.")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead of the artifact's own golden.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run an artifact's golden steps and compare every result: exit code 0 within tolerance, 1 outside."""
@@ -121,12 +134,15 @@ def compare(
             verdict = "[green]ok[/]" if output.passed else "[bold red]FAILED[/]"
             figures = (f"{output.max_abs:.3g}", f"{output.max_rel:.3g}", f"{output.cosine:.6f}")
             table.add_row(output.name, *figures, _tolerance_text(output.tolerance), verdict)
-        Console().print(table)
+        _console().print(table)
         if report.passed:
             print(f"OK: {len(report.outputs)} outputs over {report.steps} steps on {report.device}")
     if not report.passed:
         print(f"predecode: {report.first_mismatch}", file=sys.stderr)
-        print(f"predecode: inputs, both outputs and the command to rerun are in {report.bundle}", file=sys.stderr)
+        print(
+            f"predecode: inputs, both outputs and the command to rerun are in {report.bundle}",
+            file=sys.stderr,
+        )
         raise typer.Exit(EXIT_MISMATCH)
 
 
@@ -134,7 +150,9 @@ def compare(
 def inspect(
     folder: Folder,
     json: Json = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the timeline of dispatches.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the timeline of dispatches.")
+    ] = None,
 ) -> None:
     """Show every dispatch of an artifact: whose it is, what it moves, and what that costs at least."""
     from predecode.pipelines.inspection import inspect as inspect_artifact
@@ -145,7 +163,7 @@ def inspect(
     if json:
         print(inspection.to_json())
     elif html is None:
-        inspection.print_to(Console())
+        inspection.print_to(_console())
     else:
         print(f"wrote {html}")
 
@@ -155,6 +173,9 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=arguments, standalone_mode=False) or 0
+        if code == EXIT_INTERRUPTED:
+            # typer has turned the interrupt into this code.
+            _complain("interrupted", code)
         sys.stdout.flush()
     except BaseException as error:
         code = _exit_code(error)
@@ -167,7 +188,7 @@ def _terminate(*_) -> None:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Print what went wrong in one line; anything that is not a user's or the system's fault is raised again."""
+    """Print what went wrong in one line; what is neither a user's nor the system's fault is raised again."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _complain("interrupted", EXIT_INTERRUPTED)
     if isinstance(error, PredecodeError):
@@ -194,9 +215,15 @@ def _complain(message: str, code: int) -> int:
 
 def _system_error(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return f"no space left on the disk while writing {error.filename or 'the output'}; free some or choose another -o"
+        what = error.filename or "the output"
+        return f"no space left on the disk while writing {what}; free some or choose another place"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
+
+
+def _console() -> Console:
+    """For tables: as wide as the terminal, or wide enough for any of them in a file or a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH)
 
 
 def _load_exporter():
@@ -207,7 +234,8 @@ def _load_exporter():
         if (error.name or "").split(".")[0] == "predecode":
             raise
         raise PredecodeError(
-            f"exporting needs the package {error.name!r}, which is not installed; pip install 'predecode[export]'"
+            f"exporting needs the package {error.name!r}, which is not installed; pip install "
+            "'predecode[export]'"
         ) from None
     return export_artifact, ExportOptions
 
@@ -216,7 +244,9 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise PredecodeError(f"{option} {text!r}: expected whole numbers separated by commas, such as 1,4") from None
+        raise PredecodeError(
+            f"{option} {text!r}: expected whole numbers separated by commas, such as 1,4"
+        ) from None
 
 
 def _tolerance_text(tolerance: Tolerance) -> str:

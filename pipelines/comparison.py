@@ -1,4 +1,4 @@
-"""How far a result is from what was expected: masks first, then error and cosine per row, caches dequantised."""
+"""How far a result is from its golden: masks first, then error and cosine per row; caches dequantised."""
 
 import math
 from dataclasses import dataclass
@@ -14,12 +14,14 @@ FP8_DTYPES = {
     "e4m3fnuz": np.dtype(ml_dtypes.float8_e4m3fnuz),
 }
 _MANTISSA_BITS = 3
+# In steps: what a scale that differs in its last bits moves a value by.
+_SCALE_SLACK = 0.01
 _SMALLEST_EXPONENT = {"e4m3fn": -6, "e4m3fnuz": -7}
 
 
 @dataclass(frozen=True, slots=True)
 class FirstBad:
-    """The first element out of tolerance: logical coordinates by axis name, its byte in the tensor, both values."""
+    """The first element out of tolerance: coordinates by axis name, its byte in the tensor, both values."""
 
     reason: str
     count: int
@@ -33,7 +35,8 @@ class FirstBad:
 class Comparison:
     """One result against its golden.
 
-    ``max_rel`` is the largest error over its row's largest expected magnitude (over 1 where that row is zero).
+    ``max_rel`` is the largest error over its row's largest expected magnitude (over 1 where that row is
+    zero).
     """
 
     name: str
@@ -54,12 +57,17 @@ class _Values:
 
 
 def compare_result(
-    name: str, spec: TensorSpec, given: np.ndarray, expected: np.ndarray, tolerance: Tolerance, element_format: str
+    name: str,
+    spec: TensorSpec,
+    given: np.ndarray,
+    expected: np.ndarray,
+    tolerance: Tolerance,
+    element_format: str,
 ) -> Comparison:
     """Compare ``given`` with ``expected`` (both of ``spec``'s shape and dtype) as `Tolerance` describes.
 
-    A cache (``spec.layout`` names a page) is compared element by element in logical order, after dequantisation
-    from ``element_format``.
+    A cache (``spec.layout`` names a page) is compared element by element in logical order, after
+    dequantisation from ``element_format``.
     """
     page = CACHE_PAGES.get(spec.layout)
     got, want = (_values(array, page, element_format) for array in (given, expected))
@@ -87,7 +95,9 @@ def _values(array: np.ndarray, page: CachePage | None, element_format: str) -> _
     with np.errstate(invalid="ignore", over="ignore"):
         exponent = np.frexp(np.where(np.isfinite(numbers), numbers, 0.0))[1] - 1
         spacing = np.exp2(np.maximum(exponent, _SMALLEST_EXPONENT[element_format]) - float(_MANTISSA_BITS))
-        spacing = np.where(numbers == 0, np.exp2(_SMALLEST_EXPONENT[element_format] - float(_MANTISSA_BITS)), spacing)
+        spacing = np.where(
+            numbers == 0, np.exp2(_SMALLEST_EXPONENT[element_format] - float(_MANTISSA_BITS)), spacing
+        )
         scales = page.scales(array)
         if scales is not None:
             numbers = numbers * scales[:, None].astype(np.float64)
@@ -118,12 +128,12 @@ def _first_failure(got, want, finite, error, magnitude, cosine, tolerance, spec)
         return mask, "infinities of different sign"
     if want.spacing is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
-            steps = np.where(error > 0, error / np.maximum(got.spacing, want.spacing), 0.0)
-        # Half a step of slack: values of two scales lie on two grids.
-        mask = finite & (np.where(np.isfinite(steps), steps, np.inf) > tolerance.steps + (0.5 if tolerance.steps else 0))
+            steps = error / np.maximum(got.spacing, want.spacing)
+        slack = _SCALE_SLACK if tolerance.steps else 0.0
+        mask = finite & (steps > tolerance.steps + slack)
         if mask.any():
             return mask, f"more than {tolerance.steps} steps of the number format apart"
-        mask = finite & (error > 0)
+        mask = finite & (steps > slack)
         if mask.mean() > tolerance.fraction:
             return mask, f"{mask.mean():.2%} of the elements differ, {tolerance.fraction:.2%} may"
     elif np.dtype(spec.dtype).kind in "iub":
@@ -139,7 +149,9 @@ def _first_failure(got, want, finite, error, magnitude, cosine, tolerance, spec)
     return None, ""
 
 
-def _describe(bad, reason, spec: TensorSpec, page: CachePage | None, got, want, element_format: str) -> FirstBad:
+def _describe(
+    bad, reason, spec: TensorSpec, page: CachePage | None, got, want, element_format: str
+) -> FirstBad:
     row, column = (int(i) for i in np.argwhere(bad)[0])
     if page is None:
         index = (row, *(int(i) for i in np.unravel_index(column, spec.shape[1:] or (1,))))[: len(spec.shape)]
@@ -150,7 +162,9 @@ def _describe(bad, reason, spec: TensorSpec, page: CachePage | None, got, want, 
         in_page = page.element_offset(row % PAGE_TOKENS, column, page.dims(spec.shape[1]))
         offset = row // PAGE_TOKENS * spec.shape[1] + in_page
     given, expected = got.numbers[row, column], want.numbers[row, column]
-    return FirstBad(reason, int(bad.sum()), coordinates, int(offset), _json_number(given), _json_number(expected))
+    return FirstBad(
+        reason, int(bad.sum()), coordinates, int(offset), _json_number(given), _json_number(expected)
+    )
 
 
 def _axis_names(count: int) -> tuple[str, ...]:

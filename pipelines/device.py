@@ -28,27 +28,28 @@ class DeviceError(PredecodeError):
 def check_target(target: TargetRecord, device: str | None = None) -> str:
     """The device URI to open for ``target``; raises `DeviceError` when ``device`` is of another kind.
 
-    ``device`` is an IREE URI such as "local-task", "hip://0" or "cuda", or "emulated"; None is the target's own.
+    ``device`` is an IREE URI such as "local-task", "hip://0" or "cuda", or "emulated"; None is the target's
+    own.
     """
     drivers = DRIVERS_OF_TARGET.get(target.name)
     if drivers is None:
         raise DeviceError(
-            f"the artifact was compiled for target {target.name!r}, this predecode runs {sorted(DRIVERS_OF_TARGET)}; "
-            "use the predecode that wrote it"
+            f"the artifact was compiled for target {target.name!r}, this predecode runs "
+            f"{sorted(DRIVERS_OF_TARGET)}; use the predecode that wrote it"
         )
     uri = device or drivers[0]
     if uri == EMULATED:
         if target.name not in _EMULATED_TARGETS:
             raise DeviceError(
-                f"the artifact was compiled for {target.name}, only {' and '.join(_EMULATED_TARGETS)} are emulated; "
-                f"run it on {drivers[0]}"
+                f"the artifact was compiled for {target.name}, only {' and '.join(_EMULATED_TARGETS)} are "
+                f"emulated; run it on {drivers[0]}"
             )
         return uri
     driver = uri.split("://", 1)[0]
     if driver not in drivers:
         raise DeviceError(
-            f"the artifact was compiled for {target.name}, which runs on {' or '.join(drivers)}, not on {uri!r}; "
-            f"choose --device {drivers[0]} or export with another --target"
+            f"the artifact was compiled for {target.name}, which runs on {' or '.join(drivers)}, not on "
+            f"{uri!r}; choose --device {drivers[0]} or export with another --target"
         )
     return uri
 
@@ -80,8 +81,9 @@ def pending_fault(uri: str) -> PredecodeError | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for errors whose rest is a stack of source locations."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What the runtime says in an error's first line, without its source locations and call chain."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\S+\.c(pp)?:\d+: ", "", line).split("; while ")[0]
 
 
 def _create(target: TargetRecord, uri: str) -> rt.HalDevice:
@@ -97,7 +99,9 @@ def _create(target: TargetRecord, uri: str) -> rt.HalDevice:
 def _check_cpu(target: TargetRecord) -> None:
     machine = platform.machine()
     if machine != target.arch:
-        raise DeviceError(f"the artifact was compiled for {target.arch}, this machine is {machine}; export it here")
+        raise DeviceError(
+            f"the artifact was compiled for {target.arch}, this machine is {machine}; export it here"
+        )
     information = Path("/proc/cpuinfo")
     if not information.exists():
         return
@@ -105,8 +109,8 @@ def _check_cpu(target: TargetRecord) -> None:
     missing = [name for name in _CPU_FEATURES if name not in flags]
     if missing:
         raise DeviceError(
-            f"the artifact was compiled for x86-64-v3, this processor has no {', '.join(missing)}; "
-            "run it on another machine"
+            f"the artifact was compiled for x86-64-v3, this processor has no {', '.join(missing)}; run it on "
+            "another machine"
         )
 
 
@@ -119,7 +123,8 @@ def _check_gpu(target: TargetRecord, uri: str) -> None:
         devices = []
     if not devices:
         raise DeviceError(
-            f"the artifact needs {target.name}, but no {driver_name} device or driver library is found on this "
+            f"the artifact needs {target.name}, but no {driver_name} device or driver library is found on "
+            "this "
             "machine; run it on one that has it" + _emulation_hint(target)
         )
     chosen = _find_device(devices, path)
@@ -128,8 +133,8 @@ def _check_gpu(target: TargetRecord, uri: str) -> None:
     found = _arch_of(driver.dump_device_info(chosen["device_id"]))
     if found != target.arch:
         raise DeviceError(
-            f"the artifact was compiled for {target.arch}, device {uri!r} is {found or 'of an unknown kind'}; "
-            f"export with --target {found or '...'} or choose another device"
+            f"the artifact was compiled for {target.arch}, device {uri!r} is "
+            f"{found or 'of an unknown kind'}; export with --target {found or '...'} or choose another device"
         )
 
 
@@ -142,7 +147,7 @@ def _find_device(devices: list[dict], path: str) -> dict | None:
 
 
 def _arch_of(information: str) -> str | None:
-    """"gfx942" or "sm_90" out of the driver's text about a device."""
+    """Such as gfx942 or sm_90, out of the driver's text about a device."""
     if match := re.search(r"gpu-arch-name: (\w+)", information):
         return match[1]
     if match := re.search(r"gpu-compute-capability: (\d+)\.(\d+)", information):

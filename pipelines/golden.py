@@ -6,8 +6,9 @@ A safetensors file with these names:
     steps/<n>/<segment>/inputs/<argument>       every argument that is no cache
     steps/<n>/<segment>/results/<result>        expected results; caches too, as they are after the segment
 
-A step's inputs have exactly one of the compiled row counts. Each segment has its own inputs, so that a segment's
-error is its own and not the one before it; the caches carry on from segment to segment and step to step.
+A step's inputs have exactly one of the compiled row counts. Each segment has its own inputs, so that a
+segment's error is its own and not the one before it; the caches carry on from segment to segment and step to
+step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,16 +71,23 @@ def _read_step(path: Path, manifest: Manifest, tensors: Mapping[str, np.ndarray]
     prefix = f"steps/{number}/{first.segment}/inputs/"
     names = [name for name in tensors if name.startswith(prefix)]
     if not names:
-        raise GoldenError(f"{path} has no {prefix}..., so it is not of this artifact, which starts with {first.segment}")
+        raise GoldenError(
+            f"{path} has no {prefix}..., so it is not of this artifact, which starts with {first.segment}"
+        )
     rows = tensors[names[0]].shape[0]
     if rows not in manifest.row_counts:
         raise GoldenError(
-            f"{path}: step {number} has {rows} rows, the artifact has steps of {list(manifest.row_counts)} rows"
+            f"{path}: step {number} has {rows} rows, the artifact has steps of {list(manifest.row_counts)} "
+            "rows"
         )
-    return GoldenStep(rows, tuple(_read_segment(path, tensors, number, entry) for entry in manifest.segments(rows)))
+    return GoldenStep(
+        rows, tuple(_read_segment(path, tensors, number, entry) for entry in manifest.segments(rows))
+    )
 
 
-def _read_segment(path: Path, tensors: Mapping[str, np.ndarray], number: int, entry: EntryPoint) -> SegmentGolden:
+def _read_segment(
+    path: Path, tensors: Mapping[str, np.ndarray], number: int, entry: EntryPoint
+) -> SegmentGolden:
     prefix = f"steps/{number}/{entry.segment}"
     inputs = {}
     for spec in entry.arguments:
@@ -91,16 +99,21 @@ def _read_segment(path: Path, tensors: Mapping[str, np.ndarray], number: int, en
         if f"{prefix}/results/{spec.name}" in tensors
     }
     if not results:
-        raise GoldenError(f"{path} has no {prefix}/results/..., so there is nothing to compare {entry.segment} with")
+        raise GoldenError(
+            f"{path} has no {prefix}/results/..., so there is nothing to compare {entry.segment} with"
+        )
     return SegmentGolden(entry.segment, inputs, results)
 
 
 def _tensor(path: Path, tensors: Mapping[str, np.ndarray], name: str, spec) -> np.ndarray:
     if name not in tensors:
-        raise GoldenError(f"{path} has no {name}, which the artifact needs; use the golden that was exported with it")
+        raise GoldenError(
+            f"{path} has no {name}, which the artifact needs; use the golden that was exported with it"
+        )
     array = tensors[name]
     if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
         raise GoldenError(
-            f"{path}: {name} is {array.dtype}{list(array.shape)}, the artifact has {spec.dtype}{list(spec.shape)}"
+            f"{path}: {name} is {array.dtype}{list(array.shape)}, the artifact has "
+            f"{spec.dtype}{list(spec.shape)}"
         )
     return array

@@ -1,4 +1,4 @@
-"""`predecode compare`: run an artifact's golden steps on a device and report every result against its tolerance."""
+"""`predecode compare`: run an artifact's golden steps and hold every result against its tolerance."""
 
 import json
 import shlex
@@ -71,7 +71,8 @@ def compare(
     manifest = session.manifest
     if manifest.golden is None:
         raise GoldenError(
-            f"{folder} was exported without a golden (and so without tolerances); compare a smaller export of the model"
+            f"{folder} was exported without a golden (and so without tolerances); compare a smaller export "
+            "of the model"
         )
     path = Path(golden) if golden else session.artifact.path(manifest.golden.file)
     initial, steps = read_golden(path, manifest)
@@ -82,7 +83,9 @@ def compare(
     first_mismatch = None
     for number, step in enumerate(steps):
         for entry, expected in zip(manifest.segments(step.rows), step.segments, strict=True):
-            before = {spec.name: session.read_cache(spec.name) for spec in entry.arguments if spec.role == "cache"}
+            before = {
+                spec.name: session.read_cache(spec.name) for spec in entry.arguments if spec.role == "cache"
+            }
             given = _run(session, entry, expected)
             compared = _compare_segment(session, entry, given, expected)
             results += [(f"{entry.segment}.{item.name}", item) for item in compared]
@@ -140,8 +143,8 @@ def _describe(entry: EntryPoint, number: int, item: Comparison) -> str:
     bad = item.first_bad
     where = ", ".join(f"{axis} {index}" for axis, index in bad.coordinates.items())
     return (
-        f"{entry.segment}.{item.name} in step {number}: {bad.reason}; first of {bad.count} at {where} "
-        f"(byte {bad.byte_offset}): got {bad.given}, expected {bad.expected}"
+        f"{entry.segment}.{item.name} in step {number}: {bad.reason}; first of {bad.count} at {where} (byte "
+        f"{bad.byte_offset}): got {bad.given}, expected {bad.expected}"
     )
 
 

@@ -22,7 +22,7 @@ class Inspection:
     manifest: Manifest
 
     def to_json(self) -> str:
-        """Keys: target, model, entry_points -> name, rows, dispatches, copies, fills, transient_bytes, in_place."""
+        """Keys: target, model, and per entry point its name, rows, dispatches and the rest of its audit."""
         manifest = self.manifest
         document = {
             "target": manifest.target.name,
@@ -55,7 +55,7 @@ def floor_seconds(manifest: Manifest, dispatch: Dispatch) -> float | None:
 
 
 def format_bytes(count: int) -> str:
-    """ "1.5 MB"; decimal units, as bandwidths are quoted in."""
+    """Such as 1.5 MB; decimal units, as bandwidths are quoted in."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
@@ -65,27 +65,31 @@ def format_bytes(count: int) -> str:
 
 
 def format_seconds(seconds: float | None) -> str:
-    """ "12.3 µs", "0.04 µs"; a dash for None."""
+    """Such as 12.30 µs; a dash for None."""
     if seconds is None:
         return "–"
     microseconds = seconds * 1e6
-    return f"{microseconds:.2f} µs" if microseconds < 100 else f"{microseconds:.0f} µs"
+    digits = 3 if microseconds < 1 else 2 if microseconds < 100 else 0
+    return f"{microseconds:.{digits}f} µs"
 
 
 def describe_model(manifest: Manifest) -> str:
     """One line: which part of which model, for what."""
     model = manifest.model
-    part = "whole decode step" if model.layers is None else "layers " + ", ".join(map(str, model.layers))
-    ranks = f", rank {model.rank} of {model.tensor_parallel} (reduce {model.reduce})" if model.tensor_parallel > 1 else ""
-    return f"{model.name}, {part}{ranks}"
+    parts = [model.name, "whole decode step"]
+    if model.layers is not None:
+        parts[1] = ("layer " if len(model.layers) == 1 else "layers ") + ", ".join(map(str, model.layers))
+    if model.tensor_parallel > 1:
+        parts.append(f"rank {model.rank} of {model.tensor_parallel} (reduce {model.reduce})")
+    return ", ".join(parts)
 
 
 def describe_geometry(manifest: Manifest) -> str:
     """One line: what sizes it was exported for."""
     geometry = manifest.geometry
     return (
-        f"context {geometry.max_context} tokens, pool of {geometry.pages} pages of {geometry.page_tokens} tokens, "
-        f"rows {', '.join(map(str, manifest.row_counts))}"
+        f"context {geometry.max_context} tokens, pool of {geometry.pages} pages of {geometry.page_tokens} "
+        f"tokens, rows {', '.join(map(str, manifest.row_counts))}"
     )
 
 
@@ -118,7 +122,10 @@ def _renderables(manifest: Manifest) -> Iterator[RenderableType]:
     target = manifest.target
     yield Group(
         Text(describe_model(manifest), style="bold"),
-        Text(f"{target.name} ({target.arch}, {target.device}), {target.element_format}; {describe_geometry(manifest)}"),
+        Text(
+            f"{target.name} ({target.arch}, {target.device}), {target.element_format}; "
+            f"{describe_geometry(manifest)}"
+        ),
         Text(", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items())), style="dim"),
         Text(),
     )
@@ -134,11 +141,13 @@ def _entry_table(manifest: Manifest, entry: EntryPoint) -> Table:
     times = [floor_seconds(manifest, dispatch) for dispatch in dispatches]
     table = Table(title=f"{entry.name}: {len(dispatches)} dispatches", title_justify="left", show_footer=True)
     table.add_column("#", justify="right")
-    table.add_column("dispatch", footer="total")
+    table.add_column("dispatch", footer="total", no_wrap=True)
     table.add_column("kind")
     table.add_column("workgroups", justify="right")
     table.add_column("read", justify="right", footer=format_bytes(sum(d.bytes_read for d in dispatches)))
-    table.add_column("written", justify="right", footer=format_bytes(sum(d.bytes_written for d in dispatches)))
+    table.add_column(
+        "written", justify="right", footer=format_bytes(sum(d.bytes_written for d in dispatches))
+    )
     total = sum(times) if manifest.target.memory_bandwidth else None
     table.add_column("floor", justify="right", footer=format_seconds(total))
     for number, (dispatch, seconds) in enumerate(zip(dispatches, times, strict=True), 1):
@@ -157,8 +166,8 @@ def _entry_table(manifest: Manifest, entry: EntryPoint) -> Table:
 def _entry_summary(entry: EntryPoint) -> Text:
     audit = entry.audit
     lines = [
-        f"{audit.copies} copies, {audit.fills} fills, {format_bytes(audit.transient_bytes)} transient; "
-        f"in place: {', '.join(audit.in_place) or 'none'}"
+        f"{audit.copies} copies, {audit.fills} fills, {format_bytes(audit.transient_bytes)} transient; in "
+        f"place: {', '.join(audit.in_place) or 'none'}"
     ]
     lines += [f"exempted: {item.name} ({item.reason})" for item in audit.exempted]
     return Text("\n".join(lines) + "\n")
@@ -167,10 +176,9 @@ def _entry_summary(entry: EntryPoint) -> Text:
 def _kernel_table(kernels: tuple[KernelRecord, ...]) -> Table:
     names = sorted({name for kernel in kernels for name in kernel.resources})
     table = Table(title=f"{len(kernels)} kernels", title_justify="left")
-    for heading in ("symbol", "source"):
-        table.add_column(heading)
+    table.add_column("symbol", no_wrap=True)
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for kernel in kernels:
-        table.add_row(kernel.symbol, kernel.source, *(str(kernel.resources.get(name, "")) for name in names))
+        table.add_row(kernel.symbol, *(str(kernel.resources.get(name, "")) for name in names))
     return table

@@ -130,7 +130,7 @@ class Exemption:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What the compiled entry point does: dispatches in order, copies, fills, scratch bytes, in-place bindings."""
+    """What the compiled entry point does: dispatches in order, copies, fills, scratch, in-place bindings."""
 
     dispatches: tuple[Dispatch, ...]
     copies: int
@@ -159,10 +159,11 @@ class EntryPoint:
 class Tolerance:
     """How far a result may be from its golden, row by row (the first axis; a cache's rows are its slots).
 
-    NaN and infinity masks must be equal. Then ``|given - expected| <= absolute + relative * max |expected row|``
-    and cosine >= ``cosine``. Quantised results are compared after dequantisation, the distance counted in
-    steps of their own number format: at most ``steps`` of them, non-zero on at most ``fraction`` of the
-    elements. Integers must be equal.
+    NaN and infinity masks must be equal. Then
+    ``|given - expected| <= absolute + relative * max |expected row|`` and cosine >= ``cosine``.
+    Quantised results are compared after dequantisation, the distance counted in steps of their own number
+    format: at most ``steps`` of them, non-zero on at most ``fraction`` of the elements. Integers must be
+    equal.
     """
 
     relative: float = 0.0
@@ -174,7 +175,7 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """The golden file (safetensors; keys as in `golden`), tolerance of each result by name, and step count."""
+    """The golden file (described in `golden`), the tolerance of each result by name, and the step count."""
 
     file: str
     tolerance: dict[str, Tolerance]
@@ -183,7 +184,7 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of manifest.json. ``tools`` maps package names to versions; ``files`` is filled by the writer."""
+    """The whole of manifest.json. ``tools`` maps packages to versions; the writer fills in ``files``."""
 
     model: Model
     target: TargetRecord
@@ -241,18 +242,24 @@ class Manifest:
                 raise RecordError(f"{entry.name}.rows is {entry.rows}, expected at least 1")
             for spec in (*entry.arguments, *entry.results):
                 if spec.role not in ROLES:
-                    raise RecordError(f"{entry.name}: {spec.name} has role {spec.role!r}, expected one of {ROLES}")
+                    raise RecordError(
+                        f"{entry.name}: {spec.name} has role {spec.role!r}, expected one of {ROLES}"
+                    )
             arguments = {spec.name: spec for spec in entry.arguments}
             for spec in entry.results:
                 source = arguments.get(spec.in_place) if spec.in_place else None
-                if spec.in_place and (source is None or (source.shape, source.dtype) != (spec.shape, spec.dtype)):
+                if spec.in_place and (
+                    source is None or (source.shape, source.dtype) != (spec.shape, spec.dtype)
+                ):
                     raise RecordError(
-                        f"{entry.name}: result {spec.name} is said to reuse {spec.in_place!r}, "
-                        "which is no argument of the same shape and dtype"
+                        f"{entry.name}: result {spec.name} is said to reuse {spec.in_place!r}, which is no "
+                        "argument of the same shape and dtype"
                     )
             for dispatch in entry.audit.dispatches:
                 if dispatch.kind not in KINDS:
-                    raise RecordError(f"{entry.name}: {dispatch.name} has kind {dispatch.kind!r}, expected {KINDS}")
+                    raise RecordError(
+                        f"{entry.name}: {dispatch.name} has kind {dispatch.kind!r}, expected {KINDS}"
+                    )
         listed = {self.module}
         listed |= {self.parameters.file} if self.parameters else set()
         listed |= {self.golden.file} if self.golden else set()

@@ -1,7 +1,7 @@
 """Where the elements of a cache page lie: the index maps that reading a cache on the host needs.
 
-Names are those that a manifest gives as ``layout`` of a cache. A page holds 64 tokens. Index maps work on Python
-ints and NumPy arrays alike.
+Names are those that a manifest gives as ``layout`` of a cache. A page holds 64 tokens. Index maps work on
+Python ints and NumPy arrays alike.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 PAGE_TOKENS = 64
-INDEXER_HEAD_DIM = 128
 TILE = 16
 SCALE_BYTES = 4
 
@@ -58,7 +57,7 @@ class CachePage:
         return pages[:, offsets].reshape(-1, dims)
 
     def scales(self, pages: np.ndarray) -> np.ndarray | None:
-        """int8 [pages, page bytes] -> float32 [pages * 64], one per slot; None where the page has no scales."""
+        """int8 [pages, page bytes] -> float32 [pages * 64], one per slot; None where a page has no scales."""
         if not self.has_scales:
             return None
         first = self.scale_offset(0, self.dims(pages.shape[1]))

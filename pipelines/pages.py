@@ -25,7 +25,7 @@ class PagedSequence:
 
 @dataclass(frozen=True, slots=True)
 class RowPlacement:
-    """Where T rows live: positions int64 [T], lengths int32 [T], slot_mapping int64 [T], block_table int32 [T, B]."""
+    """Where T rows are: positions and slot_mapping int64 [T], lengths int32 [T], block_table int32 [T, B]."""
 
     positions: np.ndarray
     lengths: np.ndarray
@@ -70,14 +70,14 @@ class PagePool:
             length = sequence.length + added[key]
             if length > geometry.max_context:
                 raise PageError(
-                    f"a sequence of {length} tokens is longer than the artifact's context of {geometry.max_context}; "
-                    "export with a larger --max-context"
+                    f"a sequence of {length} tokens is longer than the artifact's context of "
+                    f"{geometry.max_context}; export with a larger --max-context"
                 )
             needed += -(-length // geometry.page_tokens) - len(sequence.pages)
         if needed > len(self._free):
             raise PageError(
-                f"{needed} more pages are needed, {len(self._free)} of {geometry.pages} are free; "
-                "free a sequence or export with more --pages"
+                f"{needed} more pages are needed, {len(self._free)} of {geometry.pages} are free; free a "
+                "sequence or export with more --pages"
             )
         rows = len(sequences)
         placement = RowPlacement(

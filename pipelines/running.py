@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +10,10 @@ import numpy as np
 
 from predecode.pipelines.artifact import Progress
 from predecode.pipelines.errors import PredecodeError
-from predecode.pipelines.manifest import Manifest, TensorSpec
-from predecode.pipelines.page_layout import PAGE_TOKENS
-from predecode.pipelines.pages import PADDING_SLOT, PagedSequence, PagePool, RowPlacement
+from predecode.pipelines.made_up_steps import MadeUpSteps
+from predecode.pipelines.manifest import Manifest
 from predecode.pipelines.records import encode
 from predecode.pipelines.session import DecodeSession
-from predecode.pipelines.step_inputs import caller_arguments
-
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +48,25 @@ def run(
 ) -> RunReport:
     """Step the artifact in ``folder`` ``steps`` times with its smallest row count, one sequence per row.
 
-    A whole model decodes greedily from one made-up token per sequence; a part of a model is given seeded noise.
+    A whole model decodes greedily from one made-up token per sequence; a part of a model is given seeded
+    noise. A result that is not finite raises a `PredecodeError`.
     """
     if steps < 1:
         raise PredecodeError(f"{steps} steps were asked for, expected 1 or more")
     session = DecodeSession.open(folder, device, strict=strict, progress=progress)
     manifest = session.manifest
     rows = manifest.row_counts[0]
-    wanted = caller_arguments(manifest.segments(rows))
-    pool, sequences = PagePool(manifest.geometry), [PagedSequence() for _ in range(rows)]
-    noise = np.random.default_rng(_SEED)
-    current = np.arange(1, rows + 1, dtype=np.int64) % manifest.model.config.get("vocab_size", 2**31)
+    made_up = MadeUpSteps(manifest, rows)
     seconds, chosen = [], []
-    external = manifest.model.reduce == "external"
     for step in range(steps):
-        placement = pool.append(sequences)
-        arguments = {name: _made_up(spec, placement, sequences, current, noise) for name, spec in wanted.items()}
+        arguments = made_up.next_arguments()
         start = time.perf_counter()
-        results = session.step(reduce=(lambda partial: partial) if external else None, **arguments)
+        results = session.step(reduce=_keep_partial, **arguments)
         seconds.append(time.perf_counter() - start)
+        _require_finite(results, step)
         if "logits" in results:
-            current = results["logits"].argmax(axis=1)
-            chosen.append(tuple(int(token) for token in current))
+            made_up.tokens = results["logits"].argmax(axis=1)
+            chosen.append(tuple(int(token) for token in made_up.tokens))
         if progress:
             progress("stepping", step + 1, steps)
     return RunReport(
@@ -87,36 +81,23 @@ def run(
     )
 
 
-def _made_up(
-    spec: TensorSpec,
-    placement: RowPlacement,
-    sequences: list[PagedSequence],
-    tokens: np.ndarray,
-    noise: np.random.Generator,
-) -> np.ndarray:
-    known = placement.as_arguments() | {"tokens": tokens}
-    if spec.name in known:
-        return known[spec.name]
-    if spec.name == "selected_slots":
-        return _latest_slots(spec, placement)
-    if np.dtype(spec.dtype).kind == "i":
-        raise PredecodeError(f"the artifact takes {spec.name!r}, which `predecode run` cannot make up; step it from Python")
-    return noise.standard_normal((len(sequences), *spec.shape[1:]), np.float32).astype(np.dtype(spec.dtype))
+def _keep_partial(partial):
+    """Stands for the sum over ranks where only one of them is here."""
+    return partial
 
 
-def _latest_slots(spec: TensorSpec, placement: RowPlacement) -> np.ndarray:
-    """int32 [rows, topk]: as an indexer would select where the context is at most topk, the latest otherwise."""
-    slots = np.full((len(placement.lengths), *spec.shape[1:]), PADDING_SLOT, np.int32)
-    for row, length in enumerate(placement.lengths):
-        positions = np.arange(max(0, length - spec.shape[1]), length)
-        slots[row, : len(positions)] = (
-            placement.block_table[row, positions // PAGE_TOKENS] * PAGE_TOKENS + positions % PAGE_TOKENS
-        )
-    return slots
+def _require_finite(results: Mapping[str, np.ndarray], step: int) -> None:
+    for name, values in results.items():
+        bad = np.argwhere(~np.isfinite(values.astype(np.float32)))
+        if len(bad):
+            raise PredecodeError(
+                f"{name} of row {bad[0][0]} in step {step} is {values[tuple(bad[0])]}, expected finite "
+                "numbers; compare the artifact with its golden"
+            )
 
 
 def _note(manifest: Manifest) -> str | None:
-    model = manifest.model
-    if model.tensor_parallel > 1:
-        return f"one rank of {model.tensor_parallel} alone: partial sums stand for sums, so the numbers are not the model's"
-    return None
+    ranks = manifest.model.tensor_parallel
+    if ranks == 1:
+        return None
+    return f"one rank of {ranks} alone: partial sums stand for sums, so the numbers are not the model's"

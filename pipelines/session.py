@@ -45,7 +45,7 @@ class DecodeSession:
         hashes: bool = True,
         progress: Progress | None = None,
     ) -> "DecodeSession":
-        """Open the artifact in ``folder`` on ``device`` (an IREE device URI or "emulated"; None: the target's own).
+        """Open the artifact in ``folder`` on ``device``: an IREE URI, "emulated", or None (the target's).
 
         ``strict`` switches an emulated device's memory checks on; ``hashes=False`` skips hashing the files.
         Raises a `PredecodeError` that names both sides of what does not fit.
@@ -63,10 +63,11 @@ class DecodeSession:
     def step(self, *, reduce: Reduce | None = None, **arguments: np.ndarray) -> dict[str, np.ndarray]:
         """Run one step for T rows and return its results by name, as NumPy arrays of T rows.
 
-        ``arguments`` are NumPy arrays by the names of the manifest's entry points (tokens, positions, lengths,
-        slot_mapping, block_table; or hidden and residual instead of tokens for a part of the model). T may be
-        any number up to the largest compiled row count: the step is padded to the next compiled one with rows
-        of slot -1. Every value that addresses memory is checked first (`StepInputError`).
+        ``arguments`` are NumPy arrays by the names of the manifest's entry points (tokens, positions,
+        lengths, slot_mapping, block_table; or hidden and residual instead of tokens for a part of the
+        model). T may be any number up to the largest compiled row count: the step is padded to the next
+        compiled one with rows of slot -1. Every value that addresses memory is checked first
+        (`StepInputError`).
 
         ``reduce`` is needed by tensor-parallel artifacts whose entry points end at the all-reduces.
         """
@@ -75,8 +76,8 @@ class DecodeSession:
         if reduce is None and any(spec.name.endswith(PARTIAL_SUFFIX) for s in segments for spec in s.results):
             model = self.manifest.model
             raise StepInputError(
-                f"the artifact is rank {model.rank} of {model.tensor_parallel} and ends its entry points at the "
-                "all-reduces; pass reduce=, or export with --reduce none to measure one rank"
+                f"the artifact is rank {model.rank} of {model.tensor_parallel} and ends its entry points at "
+                "the all-reduces; pass reduce=, or export with --reduce none to measure one rank"
             )
         outputs: dict[str, rt.DeviceArray | np.ndarray] = {}
         for segment in segments:
@@ -126,7 +127,8 @@ class DecodeSession:
         cache = self._known_cache(name)
         if tuple(data.shape) != tuple(cache.shape) or data.dtype != cache.dtype:
             raise StepInputError(
-                f"cache {name} is {cache.dtype}{list(cache.shape)}, it was given {data.dtype}{list(data.shape)}"
+                f"cache {name} is {cache.dtype}{list(cache.shape)}, it was given "
+                f"{data.dtype}{list(data.shape)}"
             )
         self.caches[name] = self._upload(data)
 
@@ -147,7 +149,9 @@ class DecodeSession:
         module = rt.VmModule.mmap(config.vm_instance, str(path))
         missing = {entry.name for entry in self.manifest.entry_points} - set(module.function_names)
         if missing:
-            raise PredecodeError(f"{path} has no function {min(missing)!r}, the manifest lists it; export again")
+            raise PredecodeError(
+                f"{path} has no function {min(missing)!r}, the manifest lists it; export again"
+            )
         bound = rt.load_vm_modules(*modules, module, config=config)[-1]
         return {entry.name: bound[entry.name] for entry in self.manifest.entry_points}
 
@@ -167,7 +171,8 @@ class DecodeSession:
     def _device_value(self, spec: TensorSpec, value: "rt.DeviceArray | np.ndarray") -> rt.DeviceArray:
         if tuple(value.shape) != spec.shape or value.dtype != np.dtype(spec.dtype):
             raise StepInputError(
-                f"{spec.name} is {value.dtype}{list(value.shape)}, the entry point takes {spec.dtype}{list(spec.shape)}"
+                f"{spec.name} is {value.dtype}{list(value.shape)}, the entry point takes "
+                f"{spec.dtype}{list(spec.shape)}"
             )
         return value if isinstance(value, rt.DeviceArray) else self._upload(value)
 

@@ -1,10 +1,12 @@
 """Checking what a caller hands to a step, and padding it to a compiled row count.
 
-A compiled step reads memory wherever its inputs point, so every value that becomes an address is checked here.
+A compiled step reads memory wherever its inputs point, so every value that becomes an address is checked
+here.
 """
 
 from collections.abc import Mapping
 
+import iree.runtime as rt
 import ml_dtypes  # noqa: F401  registers the dtype names of bfloat16 and FP8
 import numpy as np
 
@@ -36,12 +38,14 @@ def caller_arguments(segments: tuple[EntryPoint, ...]) -> dict[str, TensorSpec]:
     return wanted
 
 
-def prepare(manifest: Manifest, arguments: Mapping[str, np.ndarray]) -> tuple[int, int, dict[str, np.ndarray]]:
+def prepare(
+    manifest: Manifest, arguments: Mapping[str, "np.ndarray | rt.DeviceArray"]
+) -> tuple[int, int, dict[str, np.ndarray]]:
     """Check ``arguments`` of a step and pad them to the next compiled row count.
 
-    Returns (rows given, rows compiled, padded arguments). Rows that are added have slot -1, position 0, length 0
-    and zeros elsewhere: they read no cache, write no cache, and their results are dropped. Block-table entries
-    behind a row's last page are set to 0, so that callers may leave anything there.
+    Returns (rows given, rows compiled, padded arguments). Rows that are added have slot -1, position 0,
+    length 0 and zeros elsewhere: they read no cache, write no cache, and their results are dropped.
+    Block-table entries behind a row's last page are set to 0, so that callers may leave anything there.
     Raises `StepInputError` with one line that names the argument, the row and both values.
     """
     expected = caller_arguments(manifest.segments(manifest.row_counts[0]))
@@ -51,8 +55,8 @@ def prepare(manifest: Manifest, arguments: Mapping[str, np.ndarray]) -> tuple[in
     compiled = next((count for count in manifest.row_counts if count >= rows), None)
     if rows < 1 or compiled is None:
         raise StepInputError(
-            f"a step of {rows} rows was asked for, the artifact has steps of {list(manifest.row_counts)} rows; "
-            "split it or export with other --rows"
+            f"a step of {rows} rows was asked for, the artifact has steps of {list(manifest.row_counts)} "
+            "rows; split it or export with other --rows"
         )
     _check_values(manifest, arrays)
     return rows, compiled, {name: _pad(name, array, compiled) for name, array in arrays.items()}
@@ -66,7 +70,10 @@ def _check_names(expected: Mapping[str, TensorSpec], arguments: Mapping[str, np.
 
 
 def _as_array(name: str, value, spec: TensorSpec) -> np.ndarray:
-    array = np.asarray(value)
+    try:
+        array = value.to_host() if isinstance(value, rt.DeviceArray) else np.asarray(value)
+    except ValueError as error:
+        raise StepInputError(f"{name} is no array ({error})") from None
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "i" and array.dtype.kind in "iu":
         limits = np.iinfo(dtype)
@@ -74,11 +81,13 @@ def _as_array(name: str, value, spec: TensorSpec) -> np.ndarray:
             raise StepInputError(f"{name} holds {array.max()}, which does not fit in {dtype}")
         array = array.astype(dtype)
     if array.dtype != dtype:
-        raise StepInputError(f"{name} is {array.dtype}, expected {dtype}; convert it (bfloat16 and FP8: ml_dtypes)")
+        raise StepInputError(
+            f"{name} is {array.dtype}, expected {dtype}; convert it (bfloat16 and FP8: ml_dtypes)"
+        )
     if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:]:
         shape = ", ".join(["rows", *map(str, spec.shape[1:])])
         raise StepInputError(f"{name} has shape {list(array.shape)}, expected [{shape}]")
-    return np.array(array, order="C")
+    return np.ascontiguousarray(array)
 
 
 def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:
@@ -86,7 +95,9 @@ def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:
     first = next(iter(counts))
     for name, count in counts.items():
         if count != counts[first]:
-            raise StepInputError(f"{name} has {count} rows, {first} has {counts[first]}; give every argument the same")
+            raise StepInputError(
+                f"{name} has {count} rows, {first} has {counts[first]}; give every argument the same"
+            )
     return counts[first]
 
 
@@ -136,12 +147,14 @@ def _check_placement(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> No
     for row in np.flatnonzero(slots != PADDING_SLOT):
         slot, position = int(slots[row]), int(positions[row])
         if slot in written:
-            raise StepInputError(f"slot_mapping of rows {written[slot]} and {row} are both {slot}; give each its own")
+            raise StepInputError(
+                f"slot_mapping of rows {written[slot]} and {row} are both {slot}; give each its own"
+            )
         written[slot] = row
         if "lengths" in arrays and arrays["lengths"][row] != position + 1:
             raise StepInputError(
-                f"lengths of row {row} is {arrays['lengths'][row]}, its position {position} makes it {position + 1} "
-                "(the token itself counts)"
+                f"lengths of row {row} is {arrays['lengths'][row]}, its position {position} makes it "
+                f"{position + 1} (the token itself counts)"
             )
         if "block_table" in arrays:
             page = int(arrays["block_table"][row, position // tokens])

@@ -39,8 +39,14 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     for name in sorted(tensors):
         array = tensors[name]
         if array.dtype not in _NAMES:
-            raise TensorFileError(f"{name} is {array.dtype}, which a tensor file cannot hold; use one of {list(DTYPES)}")
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+            raise TensorFileError(
+                f"{name} is {array.dtype}, which a tensor file cannot hold; use one of {list(DTYPES)}"
+            )
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [end, end + array.nbytes],
+        }
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT)
@@ -65,7 +71,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             data = np.memmap(path, np.uint8, mode="r", offset=8 + length, shape=(size - 8 - length,))
         return {name: _tensor(data, entry) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TensorFileError(f"{path} is no whole safetensors file ({error}); export or copy it again") from None
+        raise TensorFileError(
+            f"{path} is no whole safetensors file ({error}); export or copy it again"
+        ) from None
 
 
 def _tensor(data: np.ndarray, entry: dict) -> np.ndarray:

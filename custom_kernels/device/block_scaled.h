@@ -26,46 +26,69 @@ DEVICE WeightBand weight_band(const uint8 *values, const float *scales, int inde
   return {values + (int64(index) * bands + band) * TILE * columns, scales + scale_row * (columns / GROUP)};
 }
 
-// totals[tile] (weight row, activation row) += product over the groups first, first + step, ... of the columns.
-//
-// Local activation row i (0 .. 16 * TILES - 1) is row `row_of(i)` of `x`, which must exist for every i. Only
-// the first `row_tiles` tiles are computed. A group is summed by the matrix unit, then scaled in float32.
-template <int TILES, typename RowOf>
-DEVICE void multiply_groups(const QuantizedRows &x, RowOf row_of, int row_tiles, const WeightBand &band, int first,
-                            int step, Accumulator (&totals)[TILES]) {
-  const uint8 *rows[TILES][FRAGMENT_PARTS];
+// Where the lanes of a wave find the 16 * TILES activation rows of a workgroup, as the matrix unit wants them.
+template <int TILES> struct RowPointers {
+  const uint8 *values[TILES][FRAGMENT_PARTS];
   const float *scales[TILES][ACCUMULATOR_COLUMNS];
+};
+
+// Local row i is row `row_of(i)` of `x`, which must exist for every i.
+template <int TILES, typename RowOf> DEVICE RowPointers<TILES> row_pointers(const QuantizedRows &x, RowOf row_of) {
+  RowPointers<TILES> rows;
 #pragma unroll
   for (int tile = 0; tile < TILES; ++tile) {
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part)
-      rows[tile][part] = x.values + row_major_offset(row_of(tile * TILE + fragment_row(part)), 0, x.columns);
+      rows.values[tile][part] =
+          x.values + row_major_offset(row_of(tile * TILE + fragment_row(part)), 0, x.columns);
 #pragma unroll
     for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
-      scales[tile][c] = x.scales + row_of(tile * TILE + accumulator_column(c));
+      rows.scales[tile][c] = x.scales + row_of(tile * TILE + accumulator_column(c));
   }
-#pragma unroll 2
-  for (int group = first; group < x.columns / GROUP; group += step) {
-    Fragment weight[FRAGMENTS_PER_GROUP];
+  return rows;
+}
+
+// Multiplies DEPTH groups at a time, whose weights are loaded together, then the rest by halves.
+template <int DEPTH, int TILES>
+DEVICE void multiply_groups_by(const QuantizedRows &x, const RowPointers<TILES> &rows, int row_tiles,
+                               const WeightBand &band, int group, int step, Accumulator (&totals)[TILES]) {
+  for (; group + (DEPTH - 1) * step < x.columns / GROUP; group += DEPTH * step) {
+    Fragment weight[DEPTH][FRAGMENTS_PER_GROUP];
 #pragma unroll
-    for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
-      weight[i] = load_tiled_fragment(band.values, group * FRAGMENTS_PER_GROUP + i);
-    float weight_scale = band.scales[group];
+    for (int d = 0; d < DEPTH; ++d)
+#pragma unroll
+      for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
+        weight[d][i] = load_tiled_fragment(band.values, (group + d * step) * FRAGMENTS_PER_GROUP + i);
 #pragma unroll
     for (int tile = 0; tile < TILES; ++tile) {
       if (tile >= row_tiles) break;
-      Accumulator sums;
 #pragma unroll
-      for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
-        multiply(weight[i], load_row_fragment(rows[tile], group * FRAGMENTS_PER_GROUP + i), sums);
+      for (int d = 0; d < DEPTH; ++d) {
+        Accumulator sums;
 #pragma unroll
-      for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
-        float scale = weight_scale * scales[tile][c][group_major_scale_offset(0, group, x.rows)];
+        for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
+          multiply(weight[d][i], load_row_fragment(rows.values[tile], (group + d * step) * FRAGMENTS_PER_GROUP + i),
+                   sums);
+        float weight_scale = band.scales[group + d * step];
 #pragma unroll
-        for (int r = 0; r < ACCUMULATOR_ROWS; ++r) totals[tile].element[c][r] += scale * sums.element[c][r];
+        for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
+          float scale = weight_scale * rows.scales[tile][c][group_major_scale_offset(0, group + d * step, x.rows)];
+#pragma unroll
+          for (int r = 0; r < ACCUMULATOR_ROWS; ++r) totals[tile].element[c][r] += scale * sums.element[c][r];
+        }
       }
     }
   }
+  if constexpr (DEPTH > 1) multiply_groups_by<DEPTH / 2>(x, rows, row_tiles, band, group, step, totals);
+}
+
+// totals[tile] (weight row, activation row) += product over the groups first, first + step, ... of the columns.
+// Only the first `row_tiles` tiles are computed. A group is summed by the matrix unit, then scaled in float32.
+template <int TILES, typename RowOf>
+DEVICE void multiply_groups(const QuantizedRows &x, RowOf row_of, int row_tiles, const WeightBand &band, int first,
+                            int step, Accumulator (&totals)[TILES]) {
+  constexpr int DEPTH = 4;  // enough loads under way to hide the latency of memory, in few enough registers
+  multiply_groups_by<DEPTH>(x, row_pointers<TILES>(x, row_of), row_tiles, band, first, step, totals);
 }
 
 // Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element, weight

@@ -69,4 +69,4 @@ DEVICE float wave_read(float value, int source) {
 }
 #endif
 
-DEVICE constexpr int divide_up(int dividend, int divisor) { return (dividend + divisor - 1) / divisor; }
+static constexpr int divide_up(int dividend, int divisor) { return (dividend + divisor - 1) / divisor; }

@@ -13,10 +13,11 @@
 DEVICE float bits_to_float(uint32 bits) { return __builtin_bit_cast(float, bits); }
 DEVICE uint32 float_to_bits(float value) { return __builtin_bit_cast(uint32, value); }
 
-// E4M3FN: the seven low bits, moved to a float's exponent and mantissa, are 2^-120 of the value.
+// E4M3FN. No denormal float32 appears on the way: the runtime's workers flush those to zero.
 DEVICE float decode_fp8(uint8 code) {
   uint32 magnitude = code & 0x7F;
-  float value = bits_to_float(magnitude << 20) * 0x1p120f;
+  float normal = bits_to_float((magnitude << 20) + (120 << 23));
+  float value = magnitude < 8 ? float(int(magnitude)) * 0x1p-9f : normal;
   value = magnitude == 0x7F ? __builtin_nanf("") : value;
   return code & 0x80 ? -value : value;
 }
@@ -47,4 +48,52 @@ DEVICE float exp2_of_negative(float x) {
   p = p * f + 6.9314718e-1f;
   p = p * f + 1.0f;
   return p * bits_to_float(uint32(whole + 127) << 23);
+}
+
+// e^x, relative error below 4e-7 for |x| below 80, saturating to infinity and zero beyond.
+DEVICE float exponential(float x) {
+  if (x != x) return x;
+  if (x > 88.0f) return __builtin_inff();
+  float magnitude = exp2_of_negative(-(x < 0 ? -x : x) * 1.44269504f);
+  return x > 0 ? 1.0f / magnitude : magnitude;
+}
+
+// Rounds to nearest even and saturates at 448; NaN stays.
+DEVICE uint8 encode_fp8(float value) {
+  uint32 sign = float_to_bits(value) >> 24 & 0x80;
+  float magnitude = bits_to_float(float_to_bits(value) & 0x7FFFFFFF);
+  if (value != value) return 0x7F;
+  if (magnitude > 448.0f) magnitude = 448.0f;
+  uint32 bits = float_to_bits(magnitude);
+  // Below 2^-6 codes are multiples of 2^-9, which adding 2^14 leaves in the lowest mantissa bits.
+  uint32 subnormal = float_to_bits(magnitude + 0x1p14f) - float_to_bits(0x1p14f);
+  uint32 normal = (bits + 0x7FFFF + (bits >> 20 & 1) >> 20) - (120 << 3);
+  return sign | (magnitude < 0x1p-6f ? subnormal : normal);
+}
+
+// One group of 128 float32: 128 codes and the scale max(amax, floor) / maximum.
+DEVICE float amax_of(const float *values, int count) {
+  float amax = 0;
+  for (int i = 0; i < count; ++i) {
+    float magnitude = values[i] < 0 ? -values[i] : values[i];
+    amax = magnitude > amax || magnitude != magnitude ? magnitude : amax;
+  }
+  return amax;
+}
+
+DEVICE void encode_scaled(const float *values, uint8 *codes, int count, float scale) {
+  float inverse = 1.0f / scale;
+  for (int i = 0; i < count; ++i) codes[i] = encode_fp8(values[i] * inverse);
+}
+
+constexpr float FP8_MAXIMUM = 448.0f;
+
+// Quantises `columns` float32 of row `row` of `rows`, scales group-major.
+DEVICE void quantize_row(const float *values, uint8 *codes, float *scales, int64 row, int64 rows, int64 columns) {
+  for (int64 group = 0; group < columns / GROUP; ++group) {
+    const float *part = values + group * GROUP;
+    float amax = amax_of(part, GROUP), scale = (amax < 1e-10f ? 1e-10f : amax) / FP8_MAXIMUM;
+    encode_scaled(part, codes + row * columns + group * GROUP, GROUP, scale);
+    scales[group_major_scale_offset(row, group, rows)] = scale;
+  }
 }

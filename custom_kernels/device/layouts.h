@@ -8,27 +8,27 @@ constexpr int TILE = 16;
 constexpr int PAGE_TOKENS = 64;
 constexpr int INDEXER_HEAD_DIM = 128;
 
-DEVICE constexpr int64 row_major_offset(int64 row, int64 column, int64 columns) { return row * columns + column; }
+static constexpr int64 row_major_offset(int64 row, int64 column, int64 columns) { return row * columns + column; }
 
 // Tiles of 16 x 16 elements, each contiguous, along the columns first.
-DEVICE constexpr int64 tiled_16x16_offset(int64 row, int64 column, int64 columns) {
+static constexpr int64 tiled_16x16_offset(int64 row, int64 column, int64 columns) {
   return row / TILE * (TILE * columns) + column / TILE * (TILE * TILE) + row % TILE * TILE + column % TILE;
 }
 
 // Group scales of an activation, [rows, groups] and [groups, rows].
-DEVICE constexpr int64 row_major_scale_offset(int64 row, int64 group, int64 groups) { return row * groups + group; }
-DEVICE constexpr int64 group_major_scale_offset(int64 row, int64 group, int64 rows) { return group * rows + row; }
+static constexpr int64 row_major_scale_offset(int64 row, int64 group, int64 groups) { return row * groups + group; }
+static constexpr int64 group_major_scale_offset(int64 row, int64 group, int64 rows) { return group * rows + row; }
 
 // Page of the indexer's key cache, one byte per key element: keys first, then one float32 scale per token.
 constexpr int INDEXER_PAGE_BYTES = PAGE_TOKENS * (INDEXER_HEAD_DIM + 4);
 
-DEVICE constexpr int plain_page_key_offset(int token, int dim) {
+static constexpr int plain_page_key_offset(int token, int dim) {
   return int(row_major_offset(token, dim, INDEXER_HEAD_DIM));
 }
-DEVICE constexpr int preshuffled_page_key_offset(int token, int dim) {
+static constexpr int preshuffled_page_key_offset(int token, int dim) {
   return int(tiled_16x16_offset(token, dim, INDEXER_HEAD_DIM));
 }
-DEVICE constexpr int page_scale_offset(int token) { return PAGE_TOKENS * INDEXER_HEAD_DIM + 4 * token; }
+static constexpr int page_scale_offset(int token) { return PAGE_TOKENS * INDEXER_HEAD_DIM + 4 * token; }
 
 // First byte of an element of a cache of `row_bytes` per token: 64-bit, as pools exceed 2 GiB.
-DEVICE constexpr int64 slot_offset(int slot, int row_bytes) { return int64(slot) * row_bytes; }
+static constexpr int64 slot_offset(int slot, int row_bytes) { return int64(slot) * row_bytes; }

@@ -42,3 +42,18 @@ DEVICE int inclusive_sum_of_wave(int value) {
   }
   return value;
 }
+
+// Sum of `value` over the threads up to and including this one; `total` receives the sum over all `THREADS`.
+template <int THREADS> DEVICE int inclusive_sum_of_workgroup(int value, int &total) {
+  constexpr int WAVES = THREADS / WAVE_SIZE;
+  static_assert(WAVES <= WAVE_SIZE);
+  SHARED int of_wave[WAVES];
+  value = inclusive_sum_of_wave(value);
+  barrier();  // an earlier scan may still be read
+  if (lane_id() == WAVE_SIZE - 1) of_wave[wave_id()] = value;
+  barrier();
+  int upto_wave = inclusive_sum_of_wave(lane_id() < WAVES ? of_wave[lane_id()] : 0);
+  total = wave_read(upto_wave, WAVES - 1);
+  int before = wave_read(upto_wave, wave_id() > 0 ? wave_id() - 1 : 0);
+  return wave_id() > 0 ? before + value : value;
+}

@@ -10,13 +10,13 @@
 constexpr int ROW_THREADS = 256;
 constexpr int ROW_COLUMNS = ROW_THREADS * COLUMNS_PER_LANE;
 
-template <int CHUNKS> using Row = float[CHUNKS][COLUMNS_PER_LANE];
+template <int COUNT> using Row = float[COUNT][COLUMNS_PER_LANE];
 
 DEVICE int row_column(int chunk) { return chunk * ROW_COLUMNS + thread_id() * COLUMNS_PER_LANE; }
 
-template <int CHUNKS> DEVICE void load_row(const bf16 *source, int columns, Row<CHUNKS> &row) {
+template <int COUNT> DEVICE void load_row(const bf16 *source, int columns, Row<COUNT> &row) {
 #pragma unroll
-  for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+  for (int chunk = 0; chunk < COUNT; ++chunk) {
     int column = row_column(chunk);
     if (column < columns) {
       load_bf16x8(source + column, row[chunk]);
@@ -27,35 +27,35 @@ template <int CHUNKS> DEVICE void load_row(const bf16 *source, int columns, Row<
   }
 }
 
-template <int CHUNKS> DEVICE void store_row(const Row<CHUNKS> &row, int columns, bf16 *target) {
+template <int COUNT> DEVICE void store_row(const Row<COUNT> &row, int columns, bf16 *target) {
 #pragma unroll
-  for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+  for (int chunk = 0; chunk < COUNT; ++chunk) {
     int column = row_column(chunk);
     if (column < columns) store_bf16x8(target + column, row[chunk]);
   }
 }
 
 // row *= rsqrt(mean(row^2) + epsilon), then *= weight.
-template <int CHUNKS> DEVICE void normalize_row(Row<CHUNKS> &row, const bf16 *weight, int columns, float epsilon) {
+template <int COUNT> DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weight, int columns, float epsilon) {
+  Row<COUNT> weights;
+  load_row<COUNT>(weight, columns, weights);  // before the barriers, so that both loads are in flight together
   float squares = 0;
 #pragma unroll
-  for (int chunk = 0; chunk < CHUNKS; ++chunk)
+  for (int chunk = 0; chunk < COUNT; ++chunk)
 #pragma unroll
     for (int i = 0; i < COLUMNS_PER_LANE; ++i) squares += row[chunk][i] * row[chunk][i];
   float factor = 1.0f / square_root(reduce_workgroup<Sum, ROW_THREADS>(squares) / columns + epsilon);
-  Row<CHUNKS> weights;
-  load_row<CHUNKS>(weight, columns, weights);
 #pragma unroll
-  for (int chunk = 0; chunk < CHUNKS; ++chunk)
+  for (int chunk = 0; chunk < COUNT; ++chunk)
 #pragma unroll
     for (int i = 0; i < COLUMNS_PER_LANE; ++i) row[chunk][i] = row[chunk][i] * factor * weights[chunk][i];
 }
 
 // Row `index` of `rows` rows of codes [rows, columns] and group-major scales [columns / 128, rows].
-template <int CHUNKS>
-DEVICE void quantize_row(const Row<CHUNKS> &row, int index, int rows, int columns, uint8 *codes, float *scales) {
+template <int COUNT>
+DEVICE void quantize_row(const Row<COUNT> &row, int index, int rows, int columns, uint8 *codes, float *scales) {
 #pragma unroll
-  for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+  for (int chunk = 0; chunk < COUNT; ++chunk) {
     int column = row_column(chunk);
     quantize_group(row[chunk], codes + row_major_offset(index, column, columns),
                    scales + group_major_scale_offset(index, column / GROUP, rows), column < columns);

@@ -73,7 +73,8 @@ class FloatLinear(Weight):
     """y = W x with W unquantised [rows, columns]; x in the activation dtype, y accumulated and kept in float32."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(x.float(), self.weight.float())
+        # The weight is the left operand: the compiler crashes on gfx950 where both outer sizes of x W^T are small.
+        return torch.mm(self.weight.float(), x.float().t()).t().contiguous()
 
 
 def _tiles(rows: int, columns: int) -> tuple[int, int, int, int]:

@@ -3,10 +3,9 @@
 from predecode.export.weights.safetensors_checkpoint import SafetensorsCheckpoint
 from predecode.export.weights.seeded import SeededWeights
 from predecode.export.weights.source import DictSource, TensorFacts, TensorSource
-from predecode.export.weights.transfer import SCOPE, load_into, write_parameters
+from predecode.export.weights.transfer import load_into, write_parameters
 
 __all__ = [
-    "SCOPE",
     "DictSource",
     "SafetensorsCheckpoint",
     "SeededWeights",

@@ -1,7 +1,7 @@
 """Writing an IREE parameter archive (.irpa, format 0) piece by piece.
 
-IREE's own writer copies parameters that already lie in memory or in files as a whole. Here the archive is laid out
-from names and lengths alone, and filled in any order, so no parameter is ever held completely::
+IREE's own writer copies parameters that already lie in memory or in files as a whole. Here the archive is
+laid out from names and lengths alone, and filled in any order, so no parameter is ever held completely::
 
     header         88 bytes: "IRPA", version, entry count, the three segments as (offset, length)
     entry table    80 bytes per parameter: references into the other two segments
@@ -14,7 +14,6 @@ import struct
 from pathlib import Path
 
 import torch
-
 from predecode.pipelines.errors import PredecodeError
 
 ALIGNMENT = 64
@@ -32,8 +31,8 @@ def _align(offset: int, alignment: int) -> int:
 class ArchiveWriter:
     """Creates ``path`` with room for every parameter in ``lengths``, then takes their contents.
 
-    ``lengths`` holds the bytes of at least one parameter by name. A context manager: the archive appears under its name when the block ends well, and leaves nothing when it
-    does not. Bytes never written are zero.
+    ``lengths`` holds the bytes of at least one parameter by name. A context manager: the archive appears
+    under its name when the block ends well, and a failure leaves nothing. Bytes never written are zero.
     """
 
     def __init__(self, path: Path, lengths: dict[str, int]):
@@ -66,7 +65,7 @@ class ArchiveWriter:
         content = memoryview(data.contiguous().reshape(-1).view(torch.uint8).numpy())
         if offset + len(content) > self._lengths[name]:
             raise PredecodeError(
-                f"parameter {name} has {self._lengths[name]} bytes; {len(content)} more at {offset} do not fit"
+                f"parameter {name} has {self._lengths[name]} bytes; {len(content)} at {offset} do not fit"
             )
         self._write_bytes(content, self._offsets[name] + offset)
 

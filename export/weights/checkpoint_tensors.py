@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-
 from predecode.custom_kernels.layouts import GROUP
 from predecode.export.config import ModelConfig
 from predecode.export.weights.source import TensorFacts, TensorSource
@@ -20,8 +19,8 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 class CheckpointTensor:
     """One tensor that the model is made of.
 
-    A ``block_scaled`` one is a linear weight that may be FP8 (E4M3FN), with its scales in `scale_name`; any may be
-    bfloat16, float16 or float32.
+    A ``block_scaled`` one is a linear weight that may be FP8 (E4M3FN), with its scales in `scale_name`; any
+    may be bfloat16, float16 or float32.
     """
 
     shape: tuple[int, ...]
@@ -45,12 +44,14 @@ def layer_prefix(layer: int) -> str:
 
 
 def fused_experts(layer: int, projection: str) -> str:
-    """Name of all experts' ``gate_up_proj`` or ``down_proj`` in one tensor (a transformers ``state_dict()``)."""
+    """Name of all experts' ``gate_up_proj`` or ``down_proj`` in one tensor, as transformers holds them."""
     return f"{layer_prefix(layer)}mlp.experts.{projection}"
 
 
-def expected_tensors(config: ModelConfig, fused_layers: frozenset[int] = frozenset()) -> dict[str, CheckpointTensor]:
-    """Every tensor of the model by name; layers in ``fused_layers`` hold their experts in two fused tensors."""
+def expected_tensors(
+    config: ModelConfig, fused_layers: frozenset[int] = frozenset()
+) -> dict[str, CheckpointTensor]:
+    """Every tensor of the model by name; ``fused_layers`` hold their experts in two fused tensors."""
     hidden = config.hidden_size
     expected = {
         "model.embed_tokens.weight": CheckpointTensor((config.vocab_size, hidden)),
@@ -139,9 +140,9 @@ def fused_layers(source: TensorSource, config: ModelConfig) -> frozenset[int]:
 def check_checkpoint(source: TensorSource, config: ModelConfig, needed: Iterable[str]) -> None:
     """Refuse a checkpoint that does not hold exactly the model of ``config``.
 
-    Every tensor present must belong to the model, with its shape and a supported dtype; those in ``needed`` must
-    be present. Unused on purpose: the layer of multi-token prediction, stored rotary frequencies, and key or value
-    cache scales of one. Raises `PredecodeError` naming the first tensor that is wrong.
+    Every tensor present must belong to the model, with its shape and a supported dtype; those in ``needed``
+    must be present. Unused on purpose: the layer of multi-token prediction, stored rotary frequencies, and
+    key or value cache scales of one. Raises `PredecodeError` naming the first tensor that is wrong.
     """
     expected = expected_tensors(config, fused_layers(source, config))
     for name in needed:
@@ -168,7 +169,9 @@ def _require(source: TensorSource, name: str, block_scaled: bool) -> None:
     if facts is None:
         raise PredecodeError(f"{source.where}: tensor {name} is missing")
     if block_scaled and facts.dtype == torch.float8_e4m3fn and scale_name(name) not in source.tensors:
-        raise PredecodeError(f"{source.where}: tensor {scale_name(name)}, the scales of an FP8 weight, is missing")
+        raise PredecodeError(
+            f"{source.where}: tensor {scale_name(name)}, the scales of an FP8 weight, is missing"
+        )
 
 
 def _check_shape(source: TensorSource, name: str, shape: tuple[int, ...]) -> None:
@@ -203,13 +206,13 @@ def _check_kv_cache_scale(source: TensorSource, name: str, facts: TensorFacts) -
     values = source.read(name, tuple(slice(0, size) for size in facts.shape)).double()
     if not (values == 1).all():
         raise PredecodeError(
-            f"{source.where}: tensor {name} scales the cache by {values.flatten()[0].item():g}, but the caches here "
-            "have no scale; only 1 is supported"
+            f"{source.where}: tensor {name} scales the cache by {values.flatten()[0].item():g}, but "
+            "the caches here have no scale; only 1 is supported"
         )
 
 
 def _is_unused(source: TensorSource, config: ModelConfig, name: str) -> bool:
-    """True for tensors of the multi-token prediction layer (the one after the last) and rotary frequencies."""
+    """True for rotary frequencies and the multi-token prediction layer, which is the one after the last."""
     if name.endswith(".rotary_emb.inv_freq"):
         return True
     match = _LAYER.match(name)

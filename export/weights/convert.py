@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as functional
-
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ElementFormat, group_scale
 from predecode.custom_kernels.layouts import GROUP
 from predecode.custom_kernels.quantize import dequantize_blocks
@@ -35,8 +34,9 @@ def convert_fp8(
 def quantize_blocks(weight: torch.Tensor, element_format: ElementFormat) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantise floating-point ``weight`` [N, K] per block of 128 x 128.
 
-    Returns values [N, K] in the format and float32 scales [ceil(N/128), ceil(K/128)]: ``scale = amax / maximum``,
-    ``value = round(w / scale)`` (DeepSeek-V3 `weight_quant`). FLOAT32 keeps the values, with scales of one.
+    Returns values [N, K] in the format and float32 scales [ceil(N/128), ceil(K/128)]:
+    ``scale = amax / maximum``, ``value = round(w / scale)`` (DeepSeek-V3 `weight_quant`). FLOAT32 keeps the
+    values, with scales of one.
     Raises `ValueError` where the weight holds NaN or infinity.
     """
     weight = weight.float()

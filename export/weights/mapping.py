@@ -1,7 +1,6 @@
 """From Hugging Face's tensors to the parameters of one rank: which are fused, split and stacked, and how."""
 
 import torch
-
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.layouts import ROW_MAJOR
 from predecode.export.config import ModelConfig
@@ -17,7 +16,7 @@ from predecode.export.weights.parameters import (
 
 
 class ParameterMapping:
-    """Makes the `Parameters` of one rank; ``fused_layers`` are those whose experts the checkpoint holds fused."""
+    """Makes the `Parameters` of one rank; ``fused_layers`` are those whose experts the checkpoint fuses."""
 
     def __init__(
         self, config: ModelConfig, shard: Shard, element_format: ElementFormat, fused_layers: frozenset[int]
@@ -48,12 +47,16 @@ class ParameterMapping:
         norms = [
             self._vector(f"{ours}input_norm.weight", f"{theirs}input_layernorm.weight", config.hidden_size),
             self._vector(
-                f"{ours}post_attention_norm.weight", f"{theirs}post_attention_layernorm.weight", config.hidden_size
+                f"{ours}post_attention_norm.weight",
+                f"{theirs}post_attention_layernorm.weight",
+                config.hidden_size,
             ),
         ]
         attention = self._attention(f"{ours}attention.", f"{theirs}self_attn.")
         indexer = (
-            self._indexer(f"{ours}indexer.", f"{theirs}self_attn.indexer.") if config.has_indexer(layer) else []
+            self._indexer(f"{ours}indexer.", f"{theirs}self_attn.indexer.")
+            if config.has_indexer(layer)
+            else []
         )
         mlp = self._experts(layer) if config.is_sparse(layer) else self._dense(f"{ours}mlp.", f"{theirs}mlp.")
         return [*norms, *attention, *indexer, *mlp]
@@ -125,7 +128,9 @@ class ParameterMapping:
             downs = [(MatrixPart(down, hidden, rows, expert),) for expert in routed]
         else:
             gate_ups = [self._gate_and_up(f"{theirs}experts.{expert}.", rows, hidden) for expert in routed]
-            downs = [(MatrixPart(f"{theirs}experts.{expert}.down_proj.weight", hidden, rows),) for expert in routed]
+            downs = [
+                (MatrixPart(f"{theirs}experts.{expert}.down_proj.weight", hidden, rows),) for expert in routed
+            ]
         for shared in range(config.n_shared_experts):
             # The checkpoint stacks the shared experts' inner columns; each becomes an expert of its own.
             shared_rows = slice(shared * inner + rows.start, shared * inner + rows.stop)
@@ -133,7 +138,9 @@ class ParameterMapping:
             downs.append((MatrixPart(f"{theirs}shared_experts.down_proj.weight", hidden, shared_rows),))
         count = config.n_routed_experts
         return [
-            self._plain(f"{ours}router.weight", f"{theirs}gate.weight", slice(0, count), (config.hidden_size,)),
+            self._plain(
+                f"{ours}router.weight", f"{theirs}gate.weight", slice(0, count), (config.hidden_size,)
+            ),
             PlainParameter(
                 f"{ours}router.correction_bias",
                 f"{theirs}gate.e_score_correction_bias",

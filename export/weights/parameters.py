@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-
 from predecode.custom_kernels.formats import ElementFormat
-from predecode.custom_kernels.layouts import GROUP, ROW_MAJOR, RowMajor, TILE, TILED_16X16, Tiled16x16
+from predecode.custom_kernels.layouts import GROUP, TILE, TILED_16X16, RowMajor, Tiled16x16
 from predecode.export.rope_parameters import RopeParameters
 from predecode.export.rope_table import rope_table
 from predecode.export.weights.checkpoint_tensors import scale_name
@@ -51,7 +50,7 @@ class Parameters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MatrixPart:
-    """Rows and columns of a checkpoint matrix, or of matrix ``expert`` of a fused [experts, rows, columns] one."""
+    """Part of a checkpoint matrix, or of matrix ``expert`` of a fused [experts, rows, columns] tensor."""
 
     name: str
     rows: slice
@@ -64,7 +63,7 @@ class MatrixPart:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
     def bands(self, row_bytes: int) -> Iterator["MatrixPart"]:
-        """The part in order, cut into bands of whole scale blocks; ``row_bytes`` is what reading a row costs."""
+        """The part cut into bands of whole scale blocks, in order; reading a row takes ``row_bytes``."""
         step = max(BAND_BYTES // (row_bytes * GROUP), 1) * GROUP
         for start in range(self.rows.start, self.rows.stop, step):
             rows = slice(start, min(start + step, self.rows.stop))
@@ -77,7 +76,9 @@ class MatrixPart:
 
     def read_scales(self, source: TensorSource) -> torch.Tensor:
         """float32 [ceil(rows / 128), ceil(columns / 128)]: block scales of an FP8 matrix."""
-        blocks = tuple(slice(part.start // GROUP, -(-part.stop // GROUP)) for part in (self.rows, self.columns))
+        blocks = tuple(
+            slice(part.start // GROUP, -(-part.stop // GROUP)) for part in (self.rows, self.columns)
+        )
         return source.read(scale_name(self.name), blocks)
 
 
@@ -85,8 +86,8 @@ class MatrixPart:
 class BlockScaledParameters:
     """``{name}.values`` and ``{name}.scales`` of a linear weight, its parts stacked row by row.
 
-    ``matrices`` holds the parts of each expert, or of the one matrix where ``experts`` is false. Values are stored
-    as ``layout`` says, in ``shape`` where that is not the layout's own ([N/16, K/16, 16, 16] when tiled).
+    ``matrices`` holds the parts of each expert, or of the one matrix where ``experts`` is false. Values are
+    stored as ``layout`` says, in ``shape`` where that is not the layout's own.
     """
 
     name: str
@@ -132,7 +133,7 @@ class BlockScaledParameters:
         return tuple(part.name for parts in self.matrices for part in parts)
 
     def pieces(self, source: TensorSource) -> Iterator[Piece]:
-        """See `Parameters`. Tiles of 16 rows follow each other, so a band's values stay together in any layout."""
+        """See `Parameters`. Bands of 16 rows follow each other in any layout, so values stay together."""
         value_offset = scale_offset = 0
         for parts in self.matrices:
             for part in parts:
@@ -189,7 +190,7 @@ class PlainParameter:
 
 @dataclass(frozen=True, slots=True)
 class RopeTableParameter:
-    """``rope_table`` float32 [max_context, rope_dim], which comes from the config, not from the checkpoint."""
+    """``rope_table`` float32 [max_context, rope_dim], which comes from the config alone."""
 
     parameters: RopeParameters
     rope_dim: int

@@ -1,8 +1,8 @@
 """A virtual checkpoint: the names and shapes of a real one, with numbers computed from a seed.
 
-Every element is a function of (seed, tensor name, row, column), so a shard reads the numbers that the whole model
-has there, without generating the rest. A 64-bit word (SplitMix64 of a counter) gives eight neighbouring columns;
-each of its bytes picks one of 256 levels of a normal distribution.
+Every element is a function of (seed, tensor name, row, column), so a shard reads the numbers that the whole
+model has there, without generating the rest. A 64-bit word (SplitMix64 of a counter) gives eight neighbouring
+columns; each of its bytes picks one of 256 levels of a normal distribution.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-
 from predecode.custom_kernels.formats import E4M3FN
 from predecode.export.config import ModelConfig
 from predecode.export.weights.checkpoint_tensors import (
@@ -32,7 +31,11 @@ _FP8_STEP = E4M3FN.maximum / _LEVELS[-1]
 _GAINS = {"q_b_proj": 1.5, "o_proj": 2.0}
 # Mean and standard deviation of the tensors that are not linear weights.
 _NORM = (1.0, 0.1)
-_MOMENTS = {"k_norm.bias": (0.0, 0.1), "e_score_correction_bias": (0.0, 0.05), "embed_tokens.weight": (0.0, 1.0)}
+_MOMENTS = {
+    "k_norm.bias": (0.0, 0.1),
+    "e_score_correction_bias": (0.0, 0.05),
+    "embed_tokens.weight": (0.0, 1.0),
+}
 
 
 class SeededWeights:
@@ -52,7 +55,9 @@ class SeededWeights:
         """See `TensorSource.read`."""
         facts = require_region(self, name, region)
         rows, columns = region if len(region) == 2 else (slice(0, 1), region[0])
-        key = int.from_bytes(hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=8).digest(), "little")
+        key = int.from_bytes(
+            hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=8).digest(), "little"
+        )
         if name in self._expected:
             table = _byte_table(name, self._expected[name], facts.dtype)
             values = _pick(key, facts.shape[-1], rows, columns, table).view(facts.dtype)
@@ -69,7 +74,7 @@ def _dtype(name: str, tensor: CheckpointTensor) -> torch.dtype:
 
 
 def _scale(name: str, fan_in: int) -> np.float32:
-    """Mean block scale of a linear weight: its elements get the standard deviation ``gain / sqrt(fan_in)``."""
+    """Mean block scale of a linear weight: elements get the standard deviation ``gain / sqrt(fan_in)``."""
     gain = next((gain for part, gain in _GAINS.items() if part in name), 1.0)
     return np.float32(gain / (fan_in**0.5 * _FP8_STEP))
 
@@ -87,7 +92,7 @@ def _byte_table(name: str, tensor: CheckpointTensor, dtype: torch.dtype) -> list
 
 
 def _words(key: int, width: int, rows: slice, first: int, last: int) -> np.ndarray:
-    """uint64 [rows, last - first]: SplitMix64 of ``key`` + the position of each word in rows of ``width`` words."""
+    """uint64 [rows, last - first]: SplitMix64 of each word's place (rows of ``width`` words) and ``key``."""
     row = np.arange(rows.start, rows.stop, dtype=np.uint64)[:, None] * np.uint64(width)
     words = row + np.arange(first, last, dtype=np.uint64)
     words *= np.uint64(0x9E3779B97F4A7C15)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-
 from predecode.pipelines.errors import PredecodeError
 
 Region = tuple[slice, ...]

@@ -1,4 +1,4 @@
-"""Moving a checkpoint's weights to where a model reads them: an .irpa file, or the tensors of a torch model."""
+"""Moving a checkpoint's weights to where a model reads them: an .irpa file, or a torch model's tensors."""
 
 import math
 import re
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.export.config import ModelConfig
 from predecode.export.shard import Shard
@@ -16,9 +15,6 @@ from predecode.export.weights.mapping import ParameterMapping
 from predecode.export.weights.parameters import Parameters
 from predecode.export.weights.source import TensorFacts, TensorSource
 from predecode.pipelines.errors import PredecodeError
-
-SCOPE = "model"
-"""Parameter scope under which compiled modules look the archive's keys up."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a parameter's name, the bytes written so far and the bytes in all."""
@@ -36,7 +32,11 @@ def model_parameters(
     mapping = ParameterMapping(config, shard, element_format, fused_layers(source, config))
     outer = mapping.outer() if layers is None else []
     chosen = range(config.num_hidden_layers) if layers is None else layers
-    return [mapping.rope_table(max_context), *outer, *(part for layer in chosen for part in mapping.layer(layer))]
+    return [
+        mapping.rope_table(max_context),
+        *outer,
+        *(part for layer in chosen for part in mapping.layer(layer)),
+    ]
 
 
 def write_parameters(
@@ -51,9 +51,9 @@ def write_parameters(
 ) -> dict[str, TensorFacts]:
     """Write the parameters of ``layers`` (None: the whole model) for one rank to the archive ``path``.
 
-    Returns shape and dtype of each parameter. Equal input gives equal bytes. Memory stays within a few bands of
-    `BAND_BYTES`, whatever the sizes of the tensors. Raises `PredecodeError` naming the tensor that is missing,
-    not expected or misshapen; a failure leaves no file.
+    Returns shape and dtype of each parameter. Equal input gives equal bytes. Memory stays within a few
+    bands of `BAND_BYTES`, whatever the sizes of the tensors. Raises `PredecodeError` naming the tensor that
+    is missing, not expected or misshapen; a failure leaves no file.
     """
     if layers is not None:
         config.require_layers(layers)
@@ -81,8 +81,8 @@ def load_into(
 ) -> None:
     """Fill every tensor of ``state`` (a ``state_dict()`` of the model or of a segment of it) in place.
 
-    Raises `PredecodeError` where a tensor of ``state`` is no parameter of the model, or has another shape or dtype
-    than this rank's.
+    Raises `PredecodeError` where a tensor of ``state`` is no parameter of the model, or has another shape or
+    dtype than this rank's.
     """
     parts = list(_parameters_of(state, source, config, shard, element_format))
     outputs = {name: facts for part in parts for name, facts in part.outputs.items()}
@@ -92,8 +92,8 @@ def load_into(
         given = TensorFacts(tuple(tensor.shape), tensor.dtype)
         if given != outputs[name]:
             raise PredecodeError(
-                f"parameter {name} is {_describe(given)}, but rank {shard.rank} of {shard.tensor_parallel} in "
-                f"{element_format.name} has {_describe(outputs[name])}"
+                f"parameter {name} is {_describe(given)}, but rank {shard.rank} of {shard.tensor_parallel} "
+                f"in {element_format.name} has {_describe(outputs[name])}"
             )
     check_checkpoint(source, config, (name for part in parts for name in part.needed))
     with torch.no_grad():

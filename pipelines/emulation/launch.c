@@ -144,6 +144,7 @@ hipError_t launch_kernel(struct Kernel *kernel, dim3 grid, dim3 block, uint32_t 
       .wave_count = (block.x * block.y * block.z + WAVE_LANES - 1) / WAVE_LANES,
       .workgroup_count = (uint64_t)grid.x * grid.y * grid.z,
       .strict = kernel->device->strict,
+      .flush_denormals = !(kernel->resource_words[0] >> 16 & 3),  // FLOAT_DENORM_MODE_32
       .packet = memory_allocate(packet_bytes, false, "kernel arguments"),
       .dispatch_id = __atomic_fetch_add(&dispatch_serial, 1, __ATOMIC_RELAXED),
   };

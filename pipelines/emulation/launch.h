@@ -15,7 +15,7 @@ struct Launch {
   dim3 grid, block;  // Workgroups, and work-items of one workgroup.
   uint32_t lds_bytes, wave_count;
   uint64_t workgroup_count;
-  bool strict;
+  bool strict, flush_denormals;
   void *packet;              // The AQL dispatch packet, followed by the kernel arguments.
   uint64_t kernel_arguments; // Their device address.
   uint64_t dispatch_id;

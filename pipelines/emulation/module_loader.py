@@ -12,14 +12,15 @@ from predecode.pipelines.emulation.code_object import CodeObject, CodeObjectErro
 from predecode.pipelines.emulation.host_compiler import build_shared_object, content_key
 from predecode.pipelines.errors import PredecodeError
 
-# Where images are placed: by content, so that the translated addresses are the same in the next process.
-IMAGE_SLOTS = 1 << 19
+# Images are placed by content, so that the translated addresses are the same in the next process.
 IMAGE_BASE = 0x1000_0000_0000
-IMAGE_COPIES = 4
+IMAGE_SLOTS = 1 << 21
+IMAGE_COPIES = 64
 """How often one code object can be loaded at the same time."""
+COPY_STRIDE = 7919
 
-ROUND_NEAREST_KEEP_DENORMALS = 0xF0
-"""The float mode bits that translated code works in; see isa/wave.h."""
+FLOAT_MODES = {0xF0: "denormals kept", 0xC0: "single-precision denormals flushed"}
+"""Float mode bits of a kernel descriptor that launches can provide, all rounding to nearest."""
 
 
 class EmulationError(PredecodeError):
@@ -101,8 +102,9 @@ class ModuleLoader:
     def _place(self, parsed: CodeObject, data: bytes) -> int:
         """Maps, fills and relocates the image; returns its address."""
         slot = int(content_key(data), 16) % IMAGE_SLOTS
-        for copy in range(1, IMAGE_COPIES + 1):
-            address = IMAGE_BASE * copy + slot * code_object.MAX_IMAGE_BYTES
+        for copy in range(IMAGE_COPIES):
+            index = (slot + copy * COPY_STRIDE) % IMAGE_SLOTS
+            address = IMAGE_BASE + index * code_object.MAX_IMAGE_BYTES
             if self.library.emulator_place_image(address, len(parsed.image)):
                 break
         else:
@@ -135,7 +137,7 @@ def _translate(parsed: CodeObject, code_address: int, strict: bool) -> dict[str,
         sources[f"kernel_{i}.c"] = translate.translate_kernel(
             parsed.code, code_address, kernel.entry_offset, kernel.name, parsed.arch, strict
         )
-        names.append(translate.function_name(kernel.name))
+        names.append(translate.mangled_name(kernel.name))
     declarations = "".join(
         f"int {name}(struct Wave *wave);\nconst char *{name}_text(uint64_t address);\n" for name in names
     )
@@ -147,11 +149,9 @@ def _translate(parsed: CodeObject, code_address: int, strict: bool) -> dict[str,
 
 def _check_float_mode(kernel: Kernel) -> None:
     mode = kernel.resource_words[0] >> 12 & 0xFF
-    if mode != ROUND_NEAREST_KEEP_DENORMALS:
-        raise CodeObjectError(
-            f"kernel {kernel.name} starts in float mode {mode:#x}, expected {ROUND_NEAREST_KEEP_DENORMALS:#x} "
-            "(round to nearest, denormals kept): build it without flags that flush denormals"
-        )
+    if mode not in FLOAT_MODES:
+        expected = " or ".join(f"{bits:#x} ({meaning})" for bits, meaning in FLOAT_MODES.items())
+        raise CodeObjectError(f"kernel {kernel.name} starts in float mode {mode:#x}, expected {expected}")
 
 
 def _argument_records(kernel: Kernel):

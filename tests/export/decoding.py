@@ -78,7 +78,7 @@ class EagerDecoder:
         for row in step:
             width = self.geometry.block_table_width
             if row is None:
-                token, position, slot, pages, length = 0, 0, -1, [], 1
+                token, position, slot, pages, length = 0, 0, -1, [], 0
             else:
                 sequence, token = row
                 position, pages = sequence.length, sequence.pages

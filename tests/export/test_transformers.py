@@ -75,7 +75,8 @@ def worst_row(given: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_equal(name):
     config = CONFIGS[name]
-    model = theirs(config, seed=1)
+    # With this seed no last selected token leads the first rejected one by less than ten times the rounding.
+    model = theirs(config, seed=2)
     tokens = torch.randint(config.vocab_size, (PROMPT + DECODED,), generator=torch.Generator().manual_seed(2)).tolist()
     expected = their_logits(model, tokens)
     decoder = EagerDecoder(config, DictSource(model.state_dict()), FLOAT32)

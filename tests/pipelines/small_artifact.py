@@ -2,7 +2,8 @@
 
 ``step`` writes ``(token + dim) & 63`` to its row's slot and returns
 ``logits[t, v] = weight[token, v] + sum over positions < length of cache byte / 64``; two more entry points,
-``attention`` and ``mlp``, stand for a layer that ends at its all-reduces. `expected_step` is the same in NumPy.
+``attention`` and ``mlp``, stand for a layer that ends at its all-reduces. `expected_step` is the same in
+NumPy.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import iree.compiler
 import ml_dtypes
 import numpy as np
+
 from predecode.pipelines.artifact import ArtifactWriter
 from predecode.pipelines.golden import GoldenStep, SegmentGolden, write_golden
 from predecode.pipelines.manifest import (
@@ -56,9 +58,9 @@ def _step_function(rows: int) -> str:
       %value{row} = arith.select %hit{row}, %new{row}, {previous} : i8""")
         previous = f"%value{row}"
     return f"""
-  func.func @step_rows{rows}(%tokens: tensor<{rows}xi64>, %positions: tensor<{rows}xi64>, %lengths: tensor<{rows}xi32>,
-      %slots: tensor<{rows}xi64>, %table: tensor<{rows}x{TABLE}xi32>, %cache: tensor<{PAGES}x{PAGE_BYTES}xi8>)
-      -> (tensor<{rows}x{WIDTH}xf32>, tensor<{PAGES}x{PAGE_BYTES}xi8>) {{
+  func.func @step_rows{rows}(%tokens: tensor<{rows}xi64>, %positions: tensor<{rows}xi64>, %lengths:
+  tensor<{rows}xi32>, %slots: tensor<{rows}xi64>, %table: tensor<{rows}x{TABLE}xi32>, %cache:
+  tensor<{PAGES}x{PAGE_BYTES}xi8>) -> (tensor<{rows}x{WIDTH}xf32>, tensor<{PAGES}x{PAGE_BYTES}xi8>) {{
     %mask = arith.constant 63 : i8
     %width = arith.constant {WIDTH} : index
     %page_tokens = arith.constant {PAGE_TOKENS} : index
@@ -95,7 +97,8 @@ def _step_function(rows: int) -> str:
     }} -> tensor<{rows}x{WIDTH}xf32>
     %range = tensor.empty() : tensor<{TABLE * PAGE_TOKENS}xi8>
     %logits = linalg.generic {{
-        indexing_maps = [affine_map<(t, v, p) -> (t)>, affine_map<(t, v, p) -> (p)>, affine_map<(t, v, p) -> (t, v)>],
+        indexing_maps = [
+          affine_map<(t, v, p) -> (t)>, affine_map<(t, v, p) -> (p)>, affine_map<(t, v, p) -> (t, v)>],
         iterator_types = ["parallel", "parallel", "reduction"]}}
         ins(%lengths, %range : tensor<{rows}xi32>, tensor<{TABLE * PAGE_TOKENS}xi8>)
         outs(%embedded : tensor<{rows}x{WIDTH}xf32>) {{
@@ -134,10 +137,11 @@ def _layer_function(name: str, rows: int, factor: str) -> str:
 
 
 def _compile(functions: list[str]) -> bytes:
-    weight = (
-        f'  util.global private @weight = #flow.parameter.named<"model"::"weight"> : tensor<{VOCABULARY}x{WIDTH}xf32>\n'
+    kind = f"tensor<{VOCABULARY}x{WIDTH}xf32>"
+    weight = f'  util.global private @weight = #flow.parameter.named<"model"::"weight"> : {kind}\n'
+    return iree.compiler.compile_str(
+        "module @small {\n" + weight + "".join(functions) + "\n}", extra_args=FLAGS
     )
-    return iree.compiler.compile_str("module @small {\n" + weight + "".join(functions) + "\n}", extra_args=FLAGS)
 
 
 def step_module() -> bytes:
@@ -151,7 +155,7 @@ def layer_module() -> bytes:
 
 
 def expected_step(cache: np.ndarray, tokens, lengths, slot_mapping, block_table, **_) -> np.ndarray:
-    """Writes ``cache`` (int8 [pages, page bytes]) in place and returns the logits, from the description above."""
+    """Writes ``cache`` (int8 [pages, page bytes]) in place, returns the logits, as described above."""
     slots = cache.reshape(-1, WIDTH)
     for token, slot in zip(tokens, slot_mapping, strict=True):
         if slot >= 0:
@@ -206,7 +210,9 @@ def layer_entry(segment: str) -> EntryPoint:
         name=f"{segment}_rows2",
         segment=segment,
         rows=2,
-        arguments=tuple(TensorSpec(n, "input", shape, "bfloat16", "row-major") for n in ("hidden", "residual")),
+        arguments=tuple(
+            TensorSpec(n, "input", shape, "bfloat16", "row-major") for n in ("hidden", "residual")
+        ),
         results=(
             TensorSpec("hidden_partial", "output", shape, "bfloat16", "row-major"),
             TensorSpec("residual", "output", shape, "bfloat16", "row-major"),
@@ -218,7 +224,9 @@ def layer_entry(segment: str) -> EntryPoint:
 def manifest(entries: tuple[EntryPoint, ...], golden: Golden | None, ranks: int = 1) -> Manifest:
     """A manifest of the small model over ``entries``."""
     return Manifest(
-        model=Model("small", {"vocab_size": VOCABULARY}, None, ranks, 0, "external" if ranks > 1 else "none", 7),
+        model=Model(
+            "small", {"vocab_size": VOCABULARY}, None, ranks, 0, "external" if ranks > 1 else "none", 7
+        ),
         target=TargetRecord("cpu", "local-task", "x86_64", "e4m3fn", 0.0),
         geometry=GEOMETRY,
         tools={"iree-base-compiler": "3.13.0"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .program import Instruction
@@ -18,6 +19,7 @@ class Access:
 
     register: int
     count: int
+    need: str = "NEED_NOTHING"
 
 
 @dataclass
@@ -34,6 +36,48 @@ class Context:
     instruction: Instruction | None = None
     reads: list[Access] = field(default_factory=list)
     writes: list[Access] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    step: str = "STEP_LANES"
+    step_immediate: int = 0
+    counters: str = "0"
+    needed: str = "NEED_NOTHING"
+    first_line: int = 0
+
+    def begin(self, instruction: Instruction) -> None:
+        self.instruction = instruction
+        self.reads, self.writes = [], []
+        self.step, self.step_immediate, self.counters = "STEP_LANES", 0, "0"
+        self.first_line = len(self.lines)
+
+    @contextmanager
+    def needing(self, need: str):
+        """Operands read inside must be defined: NEED_ADDRESS, NEED_STORED or NEED_CONDITION (checks.h)."""
+        self.needed = need
+        yield
+        self.needed = "NEED_NOTHING"
+
+    def read(self, register: int, count: int) -> None:
+        self.reads.append(Access(register, count, self.needed))
+
+    def read_nothing(self) -> None:
+        """A constant where a step's operands are counted by position."""
+        self.reads.append(Access(EXEC, 0))
+
+    def finish(self) -> None:
+        """In strict mode, put the check of the instruction's operands before its C."""
+        if not self.strict or not (self.reads or self.writes or self.step in ("STEP_WAIT", "STEP_BARRIER")):
+            return
+        operands = ", ".join(f"{{{a.register}, {a.count}, {a.need}}}" for a in (*self.reads, *self.writes))
+        self.steps.append(
+            f"    {{{self.instruction.address:#x}ull, {self.step_immediate:#x}u, {self.step}, {self.counters}, "
+            f"{len(self.reads)}, {len(self.writes)}, {{{operands}}}}},"
+        )
+        self.lines.insert(self.first_line, f"    if (strict_step(w, &steps[{len(self.steps) - 1}])) return WAVE_FAULTED;")
+
+    def step_table(self) -> str:
+        if not self.steps:
+            return ""
+        return "\n".join(["static const struct Step steps[] = {", *self.steps, "};"])
 
     def emit(self, line: str) -> None:
         self.lines.append("    " + line)
@@ -77,15 +121,15 @@ class Context:
         """C for a scalar source: an SGPR, a special register or a constant.  32 or 64 bits wide by `kind`."""
         wide = kind.endswith("64")
         if code < 128:
-            self.reads.append(Access(code, 2 if wide else 1))
+            self.read(code, 2 if wide else 1)
             return f"get_64(w, {code})" if wide else f"w->sgpr[{code}]"
         if code == 251:
-            self.reads.append(Access(VCC, 2))
+            self.read(VCC, 2)
             return f"(get_64(w, {VCC}) == 0)"
         if code == 252:
             return "(exec_of(w) == 0)"
         if code == 253:
-            self.reads.append(Access(SCC_REGISTER, 1))
+            self.read(SCC_REGISTER, 1)
             return "w->scc"
         if code in (235, 237):
             aperture = "SHARED_APERTURE" if code == 235 else "PRIVATE_APERTURE"
@@ -96,7 +140,7 @@ class Context:
     def vector_register(self, code: int, count: int, accumulator: bool = False) -> str:
         """C pointer to a VGPR (code 256..511) or, with `accumulator`, to the AGPR of that number, being read."""
         register = code - FIRST_VGPR + (256 if accumulator else 0)
-        self.reads.append(Access(256 + register, count))
+        self.read(256 + register, count)
         return f"w->vgpr[{register}]"
 
     def vector_destination(self, code: int, count: int, accumulator: bool = False) -> str:

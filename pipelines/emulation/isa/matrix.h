@@ -108,6 +108,44 @@ TAKE(take_ocp_e5m2, float, 8, ocp_e5m2)
         put_accumulator(d, sum, form);                                                                                \
     } while (0)
 
+/* The f8f6f4 forms: 32 elements per lane, block = l / M.  8-bit elements lie in two runs of 16 (k = 16 * block, and as
+ * much beyond K / 2), smaller ones in one run of 32.  A lane's scale belongs to the 32 k from 32 * block. */
+INLINE uint32_t element_bits(const uint32_t *s, int l, int e, int bits)
+{
+    int from = e * bits, word = from / 32;
+    uint64_t pair = s[word * WAVE_LANES + l];
+    if (from % 32 + bits > 32)
+        pair |= (uint64_t)s[(word + 1) * WAVE_LANES + l] << 32;
+    return (uint32_t)(pair >> from % 32) & ((1u << bits) - 1);
+}
+INLINE int selected_k(int size, int depth, int bits, int l, int e)
+{
+    int block = l / size;
+    return bits == 8 ? e / 16 * (depth / 2) + 16 * block + e % 16 : 32 * block + e;
+}
+INLINE float block_scale(const uint32_t *scale, int byte, int lane)
+{
+    uint32_t exponent = scale ? scale[lane] >> 8 * byte & 255 : 127;
+    return exponent == 255 ? __builtin_nanf("") : (float)scale_f64(1.0, (int32_t)exponent - 127);
+}
+#define TAKE_SELECTED(to, s, size, depth, decode, bits, scale, byte)                                                  \
+    for (int e = 0; e < 32; e++)                                                                                      \
+        for (int l = 0; l < WAVE_LANES; l++) {                                                                        \
+            int k = selected_k(size, depth, bits, l, e), scale_lane = k / 32 * (size) + l % (size);                   \
+            (to)[k * (size) + l % (size)] = decode(element_bits(s, l, e, bits)) * block_scale(scale, byte, scale_lane); \
+        }
+#define MFMA_SELECTED(d, a, b, c, constant, size, depth, decode_a, bits_a, decode_b, bits_b, scale_a, byte_a, scale_b, byte_b) \
+    do {                                                                                                              \
+        const struct MatrixForm form = {size, 1, depth, 32};                                                          \
+        float left[WAVE_LANES * 32], right[WAVE_LANES * 32];                                                          \
+        uint32_t sum[32 * 32];                                                                                        \
+        TAKE_SELECTED(left, a, size, depth, decode_a, bits_a, scale_a, byte_a)                                        \
+        TAKE_SELECTED(right, b, size, depth, decode_b, bits_b, scale_b, byte_b)                                       \
+        take_accumulator(sum, c, constant, form);                                                                     \
+        multiply_f32((float *)(void *)sum, left, right, form);                                                        \
+        put_accumulator(d, sum, form);                                                                                \
+    } while (0)
+
 /* F64: 16 x 16 x 4 (one block) and 4 x 4 x 4 (four blocks, block = l / 4 % 4). */
 INLINE double pair_f64(const uint32_t *s, int r, int l)
 {

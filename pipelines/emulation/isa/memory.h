@@ -168,7 +168,7 @@ INLINE struct Buffer buffer_of(const struct Wave *w, int index)
         !(high >> 31) && !(format >> 23 & 1)};
     return buffer;
 }
-/* Byte offset of each lane (soffset apart), and whether a component of it is out of range. */
+/* Byte offset of each lane, soffset apart: a 32-bit sum that wraps.  0: the descriptor is not emulated. */
 HELPER int buffer_offsets(struct Wave *w, uint64_t *to, struct Buffer buffer, const uint32_t *index,
                           const uint32_t *lanes, uint32_t offset, uint64_t at)
 {
@@ -177,7 +177,7 @@ HELPER int buffer_offsets(struct Wave *w, uint64_t *to, struct Buffer buffer, co
         return 0;
     }
     for (int l = 0; l < WAVE_LANES; l++)
-        to[l] = (uint64_t)(index ? index[l] : 0) * buffer.stride + (lanes ? lanes[l] : 0) + offset;
+        to[l] = (index ? index[l] : 0) * buffer.stride + (lanes ? lanes[l] : 0) + offset;
     return 1;
 }
 INLINE int buffer_inside(struct Buffer buffer, uint64_t offset, uint32_t scalar)

@@ -61,6 +61,7 @@ class Instruction:
         return " ".join([self.name.lower(), ", ".join(operands), *modifiers]).replace("  ", " ").strip()
 
 
+_LOAD_SCALE = 0b110100111 << 7 | 44  # v_mfma_ld_scale_b32, the first half of a scaled matrix instruction
 _CONDITIONAL = ("S_CBRANCH_SCC0", "S_CBRANCH_SCC1", "S_CBRANCH_VCCZ", "S_CBRANCH_VCCNZ", "S_CBRANCH_EXECZ",
                 "S_CBRANCH_EXECNZ")
 _YIELDING = ("S_BARRIER", "S_SLEEP", "S_SETHALT")
@@ -91,7 +92,9 @@ def _decode(code: bytes, base_address: int, address: int) -> Instruction:
             f"the kernel's control flow leaves its code: 0x{address:x} is outside "
             f"[0x{base_address:x}, 0x{base_address + len(code):x}); the code object is damaged or a jump is not understood"
         )
-    window = code[offset:offset + 16]
+    # Only the scaled matrix instructions are longer than 8 bytes; the decoder would take others for one of them.
+    first_word = int.from_bytes(code[offset:offset + 4], "little")
+    window = code[offset:offset + (16 if first_word >> 16 == _LOAD_SCALE else 8)]
     try:
         decoded = decode_inst(window, "cdna")
         name = decoded.op.name.removesuffix("_E32").removesuffix("_E64")

@@ -9,7 +9,7 @@ from .scalar_table import EXEC_OPERATIONS, SCALAR_OPERATIONS
 _C_TYPES = {"u32": "uint32_t", "i32": "int32_t", "u64": "uint64_t", "i64": "int64_t"}
 # Hints and cache control: nothing that emulation could show.
 _NO_EFFECT = {
-    "S_NOP", "S_WAITCNT", "S_SETPRIO", "S_ICACHE_INV", "S_INCPERFLEVEL", "S_DECPERFLEVEL", "S_TTRACEDATA", "S_SENDMSG",
+    "S_NOP", "S_SETPRIO", "S_ICACHE_INV", "S_INCPERFLEVEL", "S_DECPERFLEVEL", "S_TTRACEDATA", "S_SENDMSG",
     "S_DCACHE_INV", "S_DCACHE_WB", "S_DCACHE_INV_VOL", "S_DCACHE_WB_VOL", "S_WAKEUP", "S_SET_VALU_COEXEC_MODE",
 }
 _BRANCHES = {
@@ -30,11 +30,12 @@ def emit_scalar_operation(context: Context) -> bool:
     if operation is None:
         return False
     decoded = instruction.decoded
+    context.step = "STEP_SCALAR"
     fields = [getattr(decoded, name).offset for name in ("ssrc0", "ssrc1") if hasattr(decoded, name)]
     width = "u64" if operation.result in ("u64", "i64") else "u32"
     declarations = []
     if "scc" in operation.expression or "scc" in (operation.condition or ""):
-        context.reads.append(Access(SCC_REGISTER, 1))
+        context.read(SCC_REGISTER, 1)
         declarations.append("const uint32_t scc = w->scc;")
     names = iter("ab")
     for position, source in enumerate(operation.sources):
@@ -65,6 +66,7 @@ def emit_exec_operation(context: Context) -> bool:
     expression = EXEC_OPERATIONS.get(instruction.name)
     if expression is None:
         return False
+    context.step = "STEP_SCALAR"
     source = context.scalar(instruction.decoded.ssrc0.offset, "u64")
     context.emit("{")
     context.emit(f"    const uint64_t a = {source}, exec = exec_of(w), r = {expression};")
@@ -80,19 +82,25 @@ def emit_control(context: Context) -> bool:
     """SOPP, jumps, and the SOPK operations on hardware registers."""
     instruction = context.instruction
     name, decoded = instruction.name, instruction.decoded
+    context.step = "STEP_SCALAR"
+    if name == "S_WAITCNT":
+        context.step, context.step_immediate = "STEP_WAIT", decoded.simm16
+        return True
     if name in _NO_EFFECT:
         return True
     if name == "S_ENDPGM":
-        context.emit("return WAVE_ENDED;")
+        context.emit("strict_end(w); return WAVE_ENDED;" if context.strict else "return WAVE_ENDED;")
     elif name == "S_BRANCH":
         context.emit(f"goto L_{branch_target(instruction):x};")
     elif name in _BRANCHES:
-        if "SCC" in name:
-            context.reads.append(Access(SCC_REGISTER, 1))
-        elif "VCC" in name:
-            context.reads.append(Access(VCC, 2))
+        with context.needing("NEED_CONDITION"):
+            if "SCC" in name:
+                context.read(SCC_REGISTER, 1)
+            elif "VCC" in name:
+                context.read(VCC, 2)
         context.emit(f"if ({_BRANCHES[name]}) goto L_{branch_target(instruction):x};")
     elif name in ("S_BARRIER", "S_SLEEP", "S_SETHALT"):
+        context.step = "STEP_BARRIER" if name == "S_BARRIER" else context.step
         status = "WAVE_BARRIER" if name == "S_BARRIER" else "WAVE_YIELDED"
         context.emit(f"w->resume = {instruction.next_address - context.base_address:#x}u; return {status};")
     elif name == "S_GETPC_B64":
@@ -130,17 +138,22 @@ def _emit_hardware_register(context: Context) -> None:
         raise instruction.unsupported(f"hardware register {register} cannot be written")
     value = f"{context.literal():#x}u" if name.endswith("IMM32_B32") else context.scalar(decoded.sdst.offset, "u32")
     context.emit(f"w->mode = (w->mode & ~({mask:#x}u << {offset})) | (({value} & {mask:#x}u) << {offset});")
-    context.emit('if ((w->mode & 0xff) != 0xf0) fault(w, "MODE set to a rounding or denormal mode that is not emulated '
-                 f'(only round to nearest, denormals kept)", -1, {instruction.address:#x}ull);')
+    context.emit(f"apply_mode(w, {instruction.address:#x}ull);")
     context.stop_on_fault()
 
 
 def emit_scalar_memory(context: Context) -> bool:
     """SMEM loads and clocks."""
+    with context.needing("NEED_ADDRESS"):
+        return _emit_scalar_memory(context)
+
+
+def _emit_scalar_memory(context: Context) -> bool:
     instruction = context.instruction
     name, decoded = instruction.name, instruction.decoded
     if name in _NO_EFFECT:
         return True
+    context.step, context.counters = "STEP_LOAD", "COUNTS_SCALAR"
     if name in ("S_MEMTIME", "S_MEMREALTIME"):
         context.write_scalar(decoded.sdata.offset, "wave_clock(w)", True)
         return True
@@ -160,7 +173,7 @@ def emit_scalar_memory(context: Context) -> bool:
     destination = decoded.sdata.offset
     context.writes.append(Access(destination, words))
     if name.startswith("S_BUFFER"):
-        context.reads.append(Access(decoded.sbase.offset, 4))
+        context.read(decoded.sbase.offset, 4)
         context.emit(f"scalar_buffer_load(w, {destination}, {words}, {decoded.sbase.offset}, "
                      f"(uint32_t)({' + '.join(terms)}), {instruction.address:#x}ull);")
     else:

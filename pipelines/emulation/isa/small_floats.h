@@ -8,28 +8,26 @@
 
 enum { FP16_OVFL = 1 << 23 }; /* MODE bit: conversions that overflow give the largest number */
 
-INLINE float fnuz_e4m3(uint32_t code)
+/* sign, exponent and mantissa fields to a float, without passing through single-precision denormals (which a kernel
+ * may have switched off) */
+INLINE float small_float(uint32_t code, int exponent_bits, int mantissa_bits, int bias)
 {
-    float value = as_f32((code & 0x7f) << 20 | (code & 0x80) << 24) * 0x1p119f;
-    return (code & 0xff) == 0x80 ? __builtin_nanf("") : value;
+    uint32_t magnitude = code & ((1u << (exponent_bits + mantissa_bits)) - 1);
+    uint32_t sign = (code >> (exponent_bits + mantissa_bits) & 1) << 31;
+    float denormal = (float)(int32_t)magnitude * as_f32((uint32_t)(128 - bias - mantissa_bits) << 23);
+    float normal = as_f32((magnitude << (23 - mantissa_bits)) + ((uint32_t)(127 - bias) << 23));
+    return as_f32(bits_f32(magnitude >> mantissa_bits ? normal : denormal) | sign);
 }
-INLINE float fnuz_e5m2(uint32_t code)
-{
-    float value = as_f32((code & 0x7f) << 21 | (code & 0x80) << 24) * 0x1p111f;
-    return (code & 0xff) == 0x80 ? __builtin_nanf("") : value;
-}
+INLINE float fnuz_e4m3(uint32_t code) { return code == 0x80 ? __builtin_nanf("") : small_float(code, 4, 3, 8); }
+INLINE float fnuz_e5m2(uint32_t code) { return code == 0x80 ? __builtin_nanf("") : small_float(code, 5, 2, 16); }
 INLINE float ocp_e4m3(uint32_t code)
 {
-    float value = as_f32((code & 0x7f) << 20 | (code & 0x80) << 24) * 0x1p120f;
-    return (code & 0x7f) == 0x7f ? __builtin_nanf("") : value;
+    return (code & 0x7f) == 0x7f ? __builtin_nanf("") : small_float(code, 4, 3, 7);
 }
-INLINE float ocp_e5m2(uint32_t code)
-{
-    return as_f16(code << 8);
-}
-INLINE float ocp_e2m3(uint32_t code) { return as_f32((code & 0x1f) << 20 | (code & 0x20) << 26) * 0x1p126f; }
-INLINE float ocp_e3m2(uint32_t code) { return as_f32((code & 0x1f) << 21 | (code & 0x20) << 26) * 0x1p124f; }
-INLINE float ocp_e2m1(uint32_t code) { return as_f32((code & 0x7) << 22 | (code & 0x8) << 28) * 0x1p126f; }
+INLINE float ocp_e5m2(uint32_t code) { return as_f16(code << 8); }
+INLINE float ocp_e2m3(uint32_t code) { return small_float(code, 2, 3, 1); }
+INLINE float ocp_e3m2(uint32_t code) { return small_float(code, 3, 2, 3); }
+INLINE float ocp_e2m1(uint32_t code) { return small_float(code, 2, 1, 1); }
 
 /* Round a finite or infinite float to a format with `mantissa` bits and smallest normal exponent `least`:
  * the magnitude's code without overflow handling (exponent field and mantissa run on). */

@@ -169,7 +169,7 @@ def _read_source(context: Context, code: int, kind: str) -> Source:
 def _implicit_source(context: Context, kind: str) -> Source:
     if kind == "mode":
         return Source("w->mode", False)
-    context.reads.append(Access(VCC, 2))
+    context.read(VCC, 2)
     return Source(f"get_64(w, {VCC})", False)
 
 
@@ -183,6 +183,9 @@ def _sources_and_modifiers(context: Context, operation: LaneOperation) -> tuple[
     if long_form:
         modifiers = Modifiers(decoded.neg, getattr(decoded, "abs", 0), decoded.clmp, decoded.omod, getattr(decoded, "opsel", 0))
     table = "TABLE" in operation.sources
+    selects = operation.name == "V_CNDMASK_B32"
+    if selects:
+        context.step = "STEP_SELECT"
     sources = []
     for kind in operation.sources:
         index = len(sources)
@@ -195,6 +198,8 @@ def _sources_and_modifiers(context: Context, operation: LaneOperation) -> tuple[
             sources.append(_implicit_source(context, kind))
             continue
         source = _read_source(context, codes[index], kind)
+        if selects and len(context.reads) == index:
+            context.read_nothing()
         if not table:
             source.negate = bool(modifiers.negate >> index & 1)
             source.absolute = bool(modifiers.absolute >> index & 1)
@@ -227,6 +232,8 @@ def _sdwa_or_dpp_sources(context: Context, operation: LaneOperation, dpp: bool) 
                 context.emit(f"    uint32_t t0[{64 * count}], tm[64];")
                 context.emit(f"    {gather}(w, t0, tm, {argument});")
                 argument = "t0"
+                context.step = "STEP_DPP"
+                context.step_immediate = decoded.dpp | decoded.bc << 9 | decoded.row_mask << 12 | decoded.bank_mask << 16
             source = Source(argument, True)
         else:
             source = _sdwa_source(context, index, code, kind)
@@ -275,7 +282,7 @@ def emit_vector_operation(context: Context) -> bool:
         count = 2 if is_wide(operation.result) else 1
         destination = context.vector_destination(decoded.vdst.offset, count)
         if "D" in operation.sources or operation.keeps_half or modifiers.select & 8:
-            context.reads.append(Access(destination_register(decoded), count))
+            context.read(destination_register(decoded), count)
         _emit_result(context, helper, destination, mask, arguments, operation, sdwa)
     context.emit("}")
     return True

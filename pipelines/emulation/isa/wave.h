@@ -1,8 +1,8 @@
 /* The state of one wave and of its workgroup, as translated kernels see it.
  *
- * A translated kernel is one C function, `int <mangled name>(struct Wave *wave)`.  It runs the wave until the wave
+ * A translated kernel is one C function, `int <function name>(struct Wave *wave)`.  It runs the wave until the wave
  * ends, waits or fails, and returns one of the WAVE_* codes below.  Called again with the same wave, it resumes behind
- * the instruction that made it return.  A second function, `const char *<mangled name>_text(uint64_t address)`, gives
+ * the instruction that made it return.  A second function, `const char *<function name>_text(uint64_t address)`, gives
  * the text of the instruction at a code address (NULL when there is none), for messages.
  *
  * This header is plain C and valid C++; it needs nothing but the fixed-width integers.  All sizes are in bytes.
@@ -19,8 +19,8 @@
  *   - initialized_sgprs, initialized_vgprs: how many of each (from index 0) it set; strict mode calls all others
  *     undefined until they are written.
  *   - mode: the MODE register: the 8 float_mode bits of the descriptor (round and denormal) in bits 0..7, DX10_CLAMP in
- *     bit 8, IEEE in bit 9.  Translated code works in round-to-nearest with denormals kept (float_mode 0xF0): a kernel
- *     whose descriptor says otherwise must be refused at load.
+ *     bit 8, IEEE in bit 9, FP16_OVFL in bit 23.  Translated code works in round-to-nearest with denormals kept (float_mode
+ *     0xF0) or single-precision denormals flushed (0xC0, which IREE's attention uses); a wave with another mode faults.
  *   - index_in_workgroup, workgroup, scratch, scratch_bytes_per_lane.  Work-item i of the workgroup is lane i % 64 of
  *     wave i / 64.
  */

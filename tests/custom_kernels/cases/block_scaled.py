@@ -38,4 +38,4 @@ def tiled_weight(generator, shape: tuple[int, ...], element_format: ElementForma
 
 def close(element_format: ElementFormat) -> Comparison:
     """One rounding to the activation dtype, and the order of the float32 sum."""
-    return Comparison(relative=2**-8 if element_format.is_quantized else 1e-5, absolute=1e-30)
+    return Comparison(relative=2**-7 if element_format.is_quantized else 1e-5, absolute=1e-30)

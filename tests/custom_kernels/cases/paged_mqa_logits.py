@@ -55,7 +55,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("64 heads", [100, 200], 64, 4, 9),
         case("one page repeated", [256], 16, 4, 2, table=torch.ones(1, 4, dtype=torch.int32)),
         case("pages backwards", [384, 301], 32, 6, 6, table=backwards),
-        case("65 rows", [(37 * row) % 193 for row in range(65)], 16, 3, 40),
+        case("65 rows, one of them long", [(37 * row) % 193 for row in range(64)] + [2560], 16, 40, 60),
         case("zero weights", [70], 32, 2, 4, factor=0.0),
         case("huge weights", [70], 32, 2, 4, factor=1e20),
         case("tiny weights", [70], 32, 2, 4, factor=1e-20),

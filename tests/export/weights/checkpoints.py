@@ -1,9 +1,58 @@
-"""Random checkpoints in Hugging Face's layout, and what each parameter of a rank must hold, written from scratch."""
+"""Small models, random checkpoints of them in Hugging Face's layout, and what each parameter must hold."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
-
 from predecode.export.config import ModelConfig
+from predecode.export.rope_parameters import RopeParameters
+
+GLM = ModelConfig(
+    model_type="glm_moe_dsa",
+    vocab_size=64,
+    hidden_size=256,
+    intermediate_size=256,
+    moe_intermediate_size=256,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    q_lora_rank=128,
+    kv_lora_rank=128,
+    qk_nope_head_dim=64,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+    index_n_heads=16,
+    index_head_dim=128,
+    index_topk=64,
+    n_routed_experts=4,
+    n_shared_experts=1,
+    num_experts_per_tok=2,
+    n_group=1,
+    topk_group=1,
+    norm_topk_prob=True,
+    routed_scaling_factor=2.5,
+    rms_norm_eps=1e-5,
+    latent_norm_eps=1e-5,
+    max_position_embeddings=1024,
+    rope_parameters=RopeParameters("default", 1e6),
+    indexer_rope_interleave=True,
+    mlp_layer_types=("dense", "sparse", "sparse"),
+    indexer_types=("full", "full", "shared"),
+)
+DEEPSEEK = replace(
+    GLM,
+    model_type="deepseek_v32",
+    intermediate_size=512,
+    num_hidden_layers=2,
+    qk_nope_head_dim=128,
+    n_shared_experts=2,
+    n_group=2,
+    indexer_rope_interleave=False,
+    mlp_layer_types=("dense", "sparse"),
+    indexer_types=("full", "full"),
+)
+TWO_LAYERS = replace(
+    GLM, num_hidden_layers=2, mlp_layer_types=("dense", "sparse"), indexer_types=("full", "full")
+)
 
 
 def linear_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, int]]:
@@ -11,7 +60,10 @@ def linear_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, int]]
     hidden, heads = config.hidden_size, config.num_attention_heads
     shapes = {
         "self_attn.q_a_proj": (config.q_lora_rank, hidden),
-        "self_attn.q_b_proj": (heads * (config.qk_nope_head_dim + config.qk_rope_head_dim), config.q_lora_rank),
+        "self_attn.q_b_proj": (
+            heads * (config.qk_nope_head_dim + config.qk_rope_head_dim),
+            config.q_lora_rank,
+        ),
         "self_attn.kv_a_proj_with_mqa": (config.kv_lora_rank + config.qk_rope_head_dim, hidden),
         "self_attn.kv_b_proj": (heads * (config.qk_nope_head_dim + config.v_head_dim), config.kv_lora_rank),
         "self_attn.o_proj": (hidden, heads * config.v_head_dim),
@@ -48,8 +100,10 @@ def plain_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def random_checkpoint(config: ModelConfig, linear_dtype: torch.dtype, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Every tensor of the model; FP8 linears use all finite codes, -0 among them, and scales that all differ."""
+def random_checkpoint(
+    config: ModelConfig, linear_dtype: torch.dtype, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Every tensor of the model; FP8 linears use all finite codes, -0 among them, and random scales."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -98,7 +152,7 @@ def stored(values: torch.Tensor, scales: torch.Tensor, rows: int, columns: int, 
 def expected_linears(
     config: ModelConfig, tensors: dict[str, torch.Tensor], layer: int, ranks: int, rank: int
 ) -> dict[str, list[np.ndarray]]:
-    """float64 matrices of each linear parameter of one rank (one per expert), by name within the layer."""
+    """float64 matrices of each linear parameter of one rank, one per expert, by name within the layer."""
 
     def whole(name: str) -> np.ndarray:
         return dense(tensors, f"model.layers.{layer}.{name}.weight")
@@ -114,7 +168,9 @@ def expected_linears(
 
     attention = "self_attn."
     expected = {
-        "attention.qkv_a": [np.concatenate([whole(f"{attention}q_a_proj"), whole(f"{attention}kv_a_proj_with_mqa")])],
+        "attention.qkv_a": [
+            np.concatenate([whole(f"{attention}q_a_proj"), whole(f"{attention}kv_a_proj_with_mqa")])
+        ],
         "attention.q_b": [rows(whole(f"{attention}q_b_proj"))],
         "attention.kv_b": [rows(whole(f"{attention}kv_b_proj"))],
         "attention.o_proj": [columns(whole(f"{attention}o_proj"))],
@@ -129,7 +185,9 @@ def expected_linears(
     downs = [columns(whole(f"{prefix}down_proj")) for prefix in experts]
     shared = [whole(f"mlp.shared_experts.{name}") for name in ("gate_proj", "up_proj", "down_proj")]
     count = config.n_shared_experts
-    for gate, up, down in zip(np.split(shared[0], count), np.split(shared[1], count), np.split(shared[2], count, 1)):
+    for gate, up, down in zip(
+        np.split(shared[0], count), np.split(shared[1], count), np.split(shared[2], count, 1), strict=True
+    ):
         ups.append(np.concatenate([rows(gate), rows(up)]))
         downs.append(columns(down))
     return expected | {"mlp.experts.gate_up": ups, "mlp.experts.down": downs}
@@ -144,7 +202,7 @@ def wrong_linears(
     rank: int = 0,
     relative: float = 0.0,
 ) -> list[str]:
-    """Names of the linear parameters in ``state`` that differ from the checkpoint by more than ``relative``."""
+    """Names of the linear parameters in ``state`` that are off by more than ``relative``."""
     wrong = []
     for layer in layers:
         for name, matrices in expected_linears(config, tensors, layer, ranks, rank).items():

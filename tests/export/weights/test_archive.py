@@ -7,7 +7,6 @@ import iree.runtime as rt
 import numpy as np
 import pytest
 import torch
-
 from predecode.export.weights.archive import ArchiveWriter
 from predecode.pipelines.errors import PredecodeError
 
@@ -61,7 +60,7 @@ def test_bytes_of_any_dtype(tmp_path, dtype):
 
 def test_piece_beyond_its_parameter_is_refused(tmp_path):
     with (
-        pytest.raises(PredecodeError, match="parameter w has 8 bytes; 4 more at 6 do not fit"),
+        pytest.raises(PredecodeError, match="parameter w has 8 bytes; 4 at 6 do not fit"),
         ArchiveWriter(tmp_path / "p.irpa", {"w": 8}) as archive,
     ):
         archive.write("w", 6, torch.zeros(4, dtype=torch.uint8))
@@ -87,7 +86,9 @@ def test_full_disk_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_short_writes_are_continued(tmp_path, monkeypatch):
     real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda descriptor, content, offset: real(descriptor, content[:37], offset))
+    monkeypatch.setattr(
+        os, "pwrite", lambda descriptor, content, offset: real(descriptor, content[:37], offset)
+    )
     write(tmp_path / "short.irpa", CONTENTS, 1 << 20)
     monkeypatch.undo()
     write(tmp_path / "whole.irpa", CONTENTS, 1 << 20)

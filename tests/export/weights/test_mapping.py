@@ -1,36 +1,15 @@
 """Every parameter holds the right numbers of the checkpoint, and a wrong one is noticed."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, FLOAT32
-from predecode.export.presets import TINY, TINY_DEEPSEEK
 from predecode.export.rope_table import rope_table
 from predecode.export.shard import Shard
 from predecode.export.weights import DictSource, load_into
 from predecode.export.weights.transfer import model_parameters
-from tests.export.weights.checkpoints import plain_shapes, random_checkpoint, wrong_linears
 
-GLM = replace(
-    TINY,
-    vocab_size=64,
-    num_hidden_layers=3,
-    n_routed_experts=4,
-    mlp_layer_types=("dense", "sparse", "sparse"),
-    indexer_types=("full", "full", "shared"),
-)
-DEEPSEEK = replace(
-    TINY_DEEPSEEK,
-    vocab_size=64,
-    num_hidden_layers=2,
-    n_routed_experts=4,
-    n_group=2,
-    n_shared_experts=2,
-    mlp_layer_types=("dense", "sparse"),
-    indexer_types=("full", "full"),
-)
+from tests.export.weights.checkpoints import DEEPSEEK, GLM, plain_shapes, random_checkpoint, wrong_linears
+
 SINGLE = Shard()
 
 
@@ -92,7 +71,9 @@ def test_fused_experts_equal_separate_ones():
     fused = {name: tensor for name, tensor in tensors.items() if ".mlp.experts." not in name}
     for layer in (1, 2):
         experts = [f"model.layers.{layer}.mlp.experts.{e}." for e in range(GLM.n_routed_experts)]
-        gate_up = [torch.cat([tensors[f"{e}gate_proj.weight"], tensors[f"{e}up_proj.weight"]]) for e in experts]
+        gate_up = [
+            torch.cat([tensors[f"{e}gate_proj.weight"], tensors[f"{e}up_proj.weight"]]) for e in experts
+        ]
         fused[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.stack(gate_up)
         down = [tensors[f"{e}down_proj.weight"] for e in experts]
         fused[f"model.layers.{layer}.mlp.experts.down_proj"] = torch.stack(down)

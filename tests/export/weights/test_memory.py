@@ -6,12 +6,12 @@ import sys
 from dataclasses import replace
 
 import pytest
-
-from predecode.export.presets import TINY
 from predecode.export.weights.checkpoint_tensors import expected_tensors, scale_name, scale_shape
 
+from tests.export.weights.checkpoints import GLM
+
 CONFIG = replace(
-    TINY,
+    GLM,
     vocab_size=1 << 18,
     hidden_size=1536,
     intermediate_size=1 << 17,
@@ -40,7 +40,8 @@ torch.zeros(1 << 20).to(torch.bfloat16).sum()
 config = ModelConfig.from_folder(folder)
 before = peak()
 layers = None if layers is None else tuple(layers)
-write_parameters(folder / "p.irpa", SafetensorsCheckpoint(folder), config, layers, Shard(2, 1), E4M3FNUZ, 1024)
+source = SafetensorsCheckpoint(folder)
+write_parameters(folder / "p.irpa", source, config, layers, Shard(2, 1), E4M3FNUZ, 1024)
 print(peak() - before)
 """
 
@@ -86,5 +87,5 @@ def test_memory_does_not_depend_on_sizes(sparse_checkpoint):
 def test_whole_tensors_would_be_noticed(sparse_checkpoint):
     """The same measurement with bands as large as the rank's part of a tensor, 96 MiB."""
     part = CONFIG.intermediate_size * CONFIG.hidden_size // 2
-    whole, banded = growth(sparse_checkpoint, [0], 1 << 40), growth(sparse_checkpoint, [0], 16 << 20)
-    assert whole > banded + part, f"{whole >> 20} MiB, {banded >> 20} MiB in bands"
+    grown = growth(sparse_checkpoint, [0], 1 << 40)
+    assert grown > 3 * part, f"{grown >> 20} MiB"

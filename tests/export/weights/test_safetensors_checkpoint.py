@@ -4,16 +4,17 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from predecode.export.weights import SafetensorsCheckpoint
 from predecode.pipelines.errors import PredecodeError
+from safetensors.torch import save_file
 
 TENSORS = {
     "matrix": torch.arange(12 * 40, dtype=torch.float32).reshape(12, 40),
-    "fp8": torch.arange(64 * 48, dtype=torch.int32).remainder(120).to(torch.uint8).reshape(64, 48).view(
-        torch.float8_e4m3fn
-    ),
+    "fp8": torch.arange(64 * 48, dtype=torch.int32)
+    .remainder(120)
+    .to(torch.uint8)
+    .reshape(64, 48)
+    .view(torch.float8_e4m3fn),
     "stack": torch.arange(5 * 6 * 7, dtype=torch.bfloat16).reshape(5, 6, 7),
     "vector": torch.arange(9, dtype=torch.float16),
     "scalar": torch.tensor(3.5),
@@ -39,8 +40,13 @@ def whole(tensor):
 
 def equal(given, expected):
     expected = expected.contiguous()
-    return given.dtype == expected.dtype and given.shape == expected.shape and (
-        given.contiguous().flatten().view(torch.uint8).tolist() == expected.flatten().view(torch.uint8).tolist()
+    return (
+        given.dtype == expected.dtype
+        and given.shape == expected.shape
+        and (
+            given.contiguous().flatten().view(torch.uint8).tolist()
+            == expected.flatten().view(torch.uint8).tolist()
+        )
     )
 
 
@@ -75,7 +81,13 @@ def test_reads_regions(folder, name, region):
 
 
 @pytest.mark.parametrize(
-    "region", [(slice(0, 13), slice(0, 40)), (slice(0, 12),), (slice(-1, 12), slice(0, 40)), (slice(4, 3), slice(0, 1))]
+    "region",
+    [
+        (slice(0, 13), slice(0, 40)),
+        (slice(0, 12),),
+        (slice(-1, 12), slice(0, 40)),
+        (slice(4, 3), slice(0, 1)),
+    ],
 )
 def test_region_outside_is_refused(folder, region):
     with pytest.raises(PredecodeError, match="not inside tensor matrix"):
@@ -148,8 +160,14 @@ BAD_FOLDERS = {
     "truncated header": (truncate_header, "not a complete safetensors file"),
     "empty file": (empty_file, "not a complete safetensors file"),
     "header is no JSON": (not_json, "cannot be read as a safetensors file"),
-    "index names a missing file": (lose_file, "names model-00002-of-00002.safetensors, which is not in the folder"),
-    "index is no index": (edit_index(lambda index: index.pop("weight_map")), "cannot be read as a safetensors index"),
+    "index names a missing file": (
+        lose_file,
+        "names model-00002-of-00002.safetensors, which is not in the folder",
+    ),
+    "index is no index": (
+        edit_index(lambda index: index.pop("weight_map")),
+        "cannot be read as a safetensors index",
+    ),
     "index names an absent tensor": (
         edit_index(lambda index: index["weight_map"].update(ghost=SECOND)),
         f"says that tensor ghost is in {SECOND}; it is not",
@@ -160,7 +178,10 @@ BAD_FOLDERS = {
     ),
     "unknown dtype": (edit_header(lambda h: h["vector"].update(dtype="F4")), "tensor vector has dtype F4"),
     "size does not match": (edit_header(lambda h: h["vector"].update(shape=[8])), "cannot fill 18 bytes"),
-    "entry without offsets": (edit_header(lambda h: h["vector"].pop("data_offsets")), "entry of tensor vector is damaged"),
+    "entry without offsets": (
+        edit_header(lambda h: h["vector"].pop("data_offsets")),
+        "entry of tensor vector is damaged",
+    ),
     "same tensor twice": (duplicate, "tensor matrix is in both"),
     "no files": (no_files, "holds no model"),
 }

@@ -37,7 +37,12 @@ class Hip:
         self.library = driver._loaders[0].library
         assert self.library.hipInit(0) == SUCCESS
         assert self.library.hipSetDevice(ORDINALS[arch, strict]) == SUCCESS
+        self.modules: list[ctypes.c_void_p] = []
         self.fault()
+
+    def unload_all(self) -> None:
+        while self.modules:
+            assert self.library.hipModuleUnload(self.modules.pop()) == SUCCESS
 
     def fault(self) -> str:
         error = driver.take_fault()
@@ -67,7 +72,9 @@ class Hip:
 
     def load(self, code: bytes) -> tuple[int, ctypes.c_void_p]:
         module = ctypes.c_void_p()
-        return self.library.hipModuleLoadData(ctypes.byref(module), code), module
+        status = self.library.hipModuleLoadData(ctypes.byref(module), code)
+        self.modules += [module] if status == SUCCESS else []
+        return status, module
 
     def function(self, code: bytes, name: str) -> ctypes.c_void_p:
         status, module = self.load(code)

@@ -37,7 +37,7 @@ def test_reads_kernels_variables_and_relocations(code):
         (8, 4, "by_value"),
         (12, 1, "by_value"),
     ]
-    assert not nothing.arguments and lookup.argument_bytes == 13
+    assert not nothing.arguments and lookup.argument_bytes == 16
     assert nothing.entry_offset % 256 == 0 and nothing.entry_offset != lookup.entry_offset
     assert parsed.code[nothing.entry_offset : nothing.entry_offset + 4] == bytes.fromhex("000081bf")  # s_endpgm
     sizes = {variable.name: variable.size for variable in parsed.variables}

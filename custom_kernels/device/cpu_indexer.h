@@ -1,0 +1,47 @@
+// What the indexer does to a head of 128 elements on the CPU: rope, Hadamard, quantisation with a shared scale.
+#pragma once
+
+#include "cpu.h"
+
+constexpr float INDEXER_SCALE_FLOOR = 1e-4f;
+
+// Rotates pair `pair` of `values`; pairs are (2i, 2i + 1), or (i, i + ROPE_DIM / 2) where not INTERLEAVED.
+template <int ROPE_DIM, bool INTERLEAVED> DEVICE void rotate(float *values, const float *rope_row) {
+  constexpr int PAIRS = ROPE_DIM / 2;
+  for (int pair = 0; pair < PAIRS; ++pair) {
+    int first = INTERLEAVED ? 2 * pair : pair, second = INTERLEAVED ? 2 * pair + 1 : pair + PAIRS;
+    float x = values[first], y = values[second], cosine = rope_row[pair], sine = rope_row[PAIRS + pair];
+    values[first] = x * cosine - y * sine;
+    values[second] = y * cosine + x * sine;
+  }
+}
+
+DEVICE void round_to_bf16(float *values, int count) {
+  for (int i = 0; i < count; ++i) values[i] = decode_bf16(encode_bf16(values[i]));
+}
+
+// Orthonormal, in Sylvester order.
+DEVICE void hadamard_rotate(float *values) {
+  for (int half = 1; half < INDEXER_HEAD_DIM; half *= 2)
+    for (int block = 0; block < INDEXER_HEAD_DIM; block += 2 * half)
+      for (int i = block; i < block + half; ++i) {
+        float a = values[i], b = values[i + half];
+        values[i] = a + b;
+        values[i + half] = a - b;
+      }
+  for (int i = 0; i < INDEXER_HEAD_DIM; ++i) values[i] *= 0.088388347648f;
+}
+
+// The least power of two not below a positive float; infinity and NaN stay.
+DEVICE float round_up_to_power_of_two(float scale) {
+  return scale < __builtin_inff() ? bits_to_float(float_to_bits(scale) + 0x7FFFFF & 0x7F800000) : scale;
+}
+
+// Codes of one head, and its scale max(amax, 1e-4) / maximum, rounded up to a power of two where POWER_OF_TWO.
+template <bool POWER_OF_TWO> DEVICE float quantize_head(const float *values, uint8 *codes) {
+  float amax = amax_of(values, INDEXER_HEAD_DIM);
+  float scale = (amax < INDEXER_SCALE_FLOOR ? INDEXER_SCALE_FLOOR : amax) / FP8_MAXIMUM;
+  if (POWER_OF_TWO) scale = round_up_to_power_of_two(scale);
+  encode_scaled(values, codes, INDEXER_HEAD_DIM, scale);
+  return scale;
+}

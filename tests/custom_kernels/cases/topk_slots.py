@@ -1,0 +1,62 @@
+"""Cases of `topk_slots`."""
+
+import torch
+
+from predecode.custom_kernels.formats import ElementFormat
+from tests.custom_kernels.cases.case import EXACT, Case
+
+PAGE = 64
+
+
+def cases(element_format: ElementFormat) -> list[Case]:
+    """The op reads no quantised tensor: the same cases for every format."""
+    generator = torch.Generator().manual_seed(6)
+
+    def case(label, lengths, pages, topk, logits=None, table=None):
+        rows, width = len(lengths), pages * PAGE
+        logits = torch.randn(rows, width, generator=generator) if logits is None else logits.float()
+        lengths = torch.tensor(lengths, dtype=torch.int32)
+        inside = torch.arange(width)[None] < lengths[:, None]
+        # Beyond the length a kernel leaves whatever the buffer held.
+        garbage = torch.tensor([float("nan"), float("inf"), 3e38])[torch.arange(rows * width) % 3]
+        logits = torch.where(inside, logits.expand(rows, width), garbage.reshape(rows, width))
+        if table is None:
+            table = torch.randint(0, 4 * pages, (rows, pages), generator=generator, dtype=torch.int32)
+        else:
+            table = table.clone()
+        for row, length in enumerate(lengths.tolist()):
+            table[row, -(-length // PAGE) :] = (-1, 2**24)[row % 2]  # never to be followed
+        return Case(label, (logits, lengths, table, topk), (EXACT,))
+
+    def row_of(*values, pages):
+        return torch.tensor(values).repeat(-(-pages * PAGE // len(values)))[None, : pages * PAGE]
+
+    edges = [0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 192]
+    steep = torch.arange(0, 512).flip(0)[None].float()
+    special = row_of(0.0, -0.0, 1e-45, -1e-45, float("inf"), float("-inf"), 1.0, -1.0, 3e38, -3e38, pages=4)
+    not_a_number = torch.randn(1, 256, generator=generator)
+    not_a_number[0, [3, 77, 200]] = torch.tensor([float("nan"), -float("nan"), float("nan")])
+    close = 1.0 + torch.randint(0, 3, (1, 8192), generator=generator) * 2.0**-23
+    backwards = torch.arange(9, -1, -1, dtype=torch.int32)[None].repeat(2, 1)
+    return [
+        case("one row, one token", [1], 1, 1),
+        case("best of 64", [64], 1, 1),
+        case("lengths at the edges, topk 16", edges, 3, 16),
+        case("lengths at the edges, topk 64", edges, 3, 64),
+        case("topk above the width", [0, 5, 64], 1, 100),
+        case("lengths around topk", [127, 128, 129], 4, 128),
+        case("all equal", [320, 321], 6, 64, torch.full((1, 384), -2.5)),
+        case("all minus infinity", [300], 5, 70, torch.full((1, 320), float("-inf"))),
+        case("two values", [512], 8, 100, row_of(1.0, 2.0, 2.0, 1.0, 1.0, pages=8)),
+        case("ascending", [512], 8, 100, steep.flip(1)),
+        case("descending", [512], 8, 100, steep),
+        case("special values", [256, 255], 4, 77, special),
+        case("NaN is above all", [256], 4, 2, not_a_number),
+        case("equal but for the last bits", [8192, 8000], 128, 2048, close),
+        case("tiny differences around zero", [2048], 32, 512, torch.randn(1, 2048, generator=generator) * 1e-38),
+        case("pages backwards", [640, 577], 10, 64, table=backwards),
+        case("one page repeated", [640], 10, 64, table=torch.full((1, 10), 7, dtype=torch.int32)),
+        case("65 rows", [(53 * row) % 257 for row in range(65)], 4, 32),
+        case("GLM-5.1, 2 rows beyond 8192", [8704, 8191], 136, 2048),
+        case("GLM-5.1, the longest context", [202752], 3168, 2048),
+    ]
