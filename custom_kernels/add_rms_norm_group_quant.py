@@ -1,11 +1,10 @@
 """Residual addition, RMSNorm, and group quantisation with group-major scales.
 
-Source: aiter `fused_rms_fp8_group_quant` with ``res1``, ``output_unquantized_inp1`` and ``transpose_scale``. The
-norm is taken of the float32 sum, not of the rounded residual that goes on.
+Source: aiter `fused_rms_fp8_group_quant` with ``res1``, ``output_unquantized_inp1`` and ``transpose_scale``.
+The norm is taken of the float32 sum, not of the rounded residual that goes on.
 """
 
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES
@@ -45,7 +44,12 @@ def _launch(target: Target, call: Call) -> Launch | None:
     if not target.has_hip_kernels:
         defines = (("COLUMNS", columns),)
         return Launch(
-            "add_rms_norm_group_quant.cpp", "add_rms_norm_group_quant", operands, constants, (rows, 1, 1), defines=defines
+            "add_rms_norm_group_quant.cpp",
+            "add_rms_norm_group_quant",
+            operands,
+            constants,
+            (rows, 1, 1),
+            defines=defines,
         )
     return Launch(
         source="add_rms_norm_group_quant.hip",
@@ -59,8 +63,8 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
 
 OP = define_op(
-    "add_rms_norm_group_quant(Tensor x, Tensor residual, Tensor weight, float epsilon, str element_format) -> "
-    "(Tensor, Tensor, Tensor, Tensor)",
+    "add_rms_norm_group_quant(Tensor x, Tensor residual, Tensor weight, float epsilon, "
+    "str element_format) -> (Tensor, Tensor, Tensor, Tensor)",
     reference,
     _fake,
     launch=_launch,

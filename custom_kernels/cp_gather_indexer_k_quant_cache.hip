@@ -22,8 +22,8 @@ DEVICE int owner_of(int row, const int *cumulative_lengths, int sequences) {
   return first;
 }
 
-DEVICE void gather_rows(const uint8 *cache, const int *block_table, const int *cumulative_lengths, uint8 *keys,
-                        float *scales, int total, int sequences, int table_width, int tile) {
+DEVICE void gather_rows(const uint8 *cache, const int *block_table, const int *cumulative_lengths,
+                        uint8 *keys, float *scales, int total, int sequences, int table_width, int tile) {
   int row = tile * ROWS + thread_id() / ROW_LANES;
   int dim = thread_id() % ROW_LANES * VECTOR;
   if (row >= total) return;
@@ -43,7 +43,9 @@ DEVICE void gather_rows(const uint8 *cache, const int *block_table, const int *c
 }
 
 KERNEL(THREADS) void cp_gather_indexer_k_quant_cache(const uint8 *cache, const int *block_table,
-                                                     const int *cumulative_lengths, uint8 *keys, float *scales,
-                                                     int total, int sequences, int table_width) {
-  gather_rows(cache, block_table, cumulative_lengths, keys, scales, total, sequences, table_width, workgroup_x());
+                                                     const int *cumulative_lengths, uint8 *keys,
+                                                     float *scales, int total, int sequences,
+                                                     int table_width) {
+  gather_rows(cache, block_table, cumulative_lengths, keys, scales, total, sequences, table_width,
+              workgroup_x());
 }

@@ -8,7 +8,7 @@ DEVICE void gemm_tile(const QuantizedRows &x, const WeightBand &weight, bf16 *re
   // Rows past the end repeat the last one, and are not stored.
   auto row_of = [&](int i) { return first_row + i < x.rows ? first_row + i : x.rows - 1; };
   Accumulator totals[ROW_TILES];
-  multiply_groups(x, row_of, ROW_TILES, weight, wave_id(), WAVES, totals);
+  multiply_groups(x, row_of, ROW_TILES, weight, uniform_wave_id(), WAVES, totals);
   sum_waves<ROW_TILES, WAVES>(totals, [&](int row, int column, float sum) {
     if (first_row + row < x.rows)
       result[row_major_offset(first_row + row, first_column + column, result_columns)] = to_bf16(sum);

@@ -1,5 +1,5 @@
-// LayerNorm, rotary embedding and Hadamard rotation of the indexer's key; 16 lanes per row, four rows per workgroup.
-// ROPE_HALVES: how the rotated columns are paired.
+// LayerNorm, rotary embedding and Hadamard rotation of the indexer's key: 16 lanes per row, four rows per
+// workgroup. ROPE_HALVES: how the rotated columns are paired.
 #include "bf16.h"
 #include "float_math.h"
 #include "hadamard.h"
@@ -48,8 +48,9 @@ DEVICE void prepare_rows(const bf16 *k, const bf16 *weight, const bf16 *bias, co
   if (inside) store_bf16x8(prepared + first, values);
 }
 
-KERNEL(THREADS) void indexer_k_prepare(const bf16 *k, const bf16 *weight, const bf16 *bias, const float *rope_table,
-                                       const int64 *positions, bf16 *prepared, int rows, int epsilon) {
+KERNEL(THREADS) void indexer_k_prepare(const bf16 *k, const bf16 *weight, const bf16 *bias,
+                                       const float *rope_table, const int64 *positions, bf16 *prepared,
+                                       int rows, int epsilon) {
   prepare_rows(k, weight, bias, rope_table, positions, prepared, rows, __builtin_bit_cast(float, epsilon),
                workgroup_x());
 }

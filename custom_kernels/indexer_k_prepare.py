@@ -35,7 +35,7 @@ def reference(
 def rope_and_hadamard(
     heads: torch.Tensor, rope_table: torch.Tensor, positions: torch.Tensor, rope_layout: str
 ) -> torch.Tensor:
-    """``heads`` [T, heads, 128] rotated by position, then by the Hadamard matrix; each rounds to its dtype."""
+    """``heads`` [T, heads, 128] rotated by position, then by the Hadamard matrix, rounded after each."""
     turned = rotate(heads.float(), rope_table, positions, rope_layout, first=0).to(heads.dtype)
     return hadamard_rotate(turned.float()).to(heads.dtype)
 
@@ -100,7 +100,7 @@ def indexer_k_prepare(
     require_rope_rows("indexer_k_prepare", rope_table, positions, rows, INDEXER_ROPE_DIM)
     if list(k.shape) != [rows, INDEXER_HEAD_DIM] or {weight.shape, bias.shape} != {(INDEXER_HEAD_DIM,)}:
         raise ValueError(
-            f"indexer_k_prepare: k {list(k.shape)} with weight {list(weight.shape)} and bias {list(bias.shape)}; "
-            f"expected [T, {INDEXER_HEAD_DIM}] and [{INDEXER_HEAD_DIM}] twice"
+            f"indexer_k_prepare: k {list(k.shape)} with weight {list(weight.shape)} and bias "
+            f"{list(bias.shape)}; expected [T, {INDEXER_HEAD_DIM}] and [{INDEXER_HEAD_DIM}] twice"
         )
     return torch.ops.predecode.indexer_k_prepare(k, weight, bias, epsilon, rope_table, positions, rope_layout)

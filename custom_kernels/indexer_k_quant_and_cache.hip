@@ -25,6 +25,7 @@ DEVICE void store_keys(const bf16 *k, uint8 *cache, const int64 *slot_mapping, i
   if (dim == 0) *(float *)(page + page_scale_offset(token)) = scale;
 }
 
-KERNEL(THREADS) void indexer_k_quant_and_cache(const bf16 *k, uint8 *cache, const int64 *slot_mapping, int rows) {
+KERNEL(THREADS) void indexer_k_quant_and_cache(const bf16 *k, uint8 *cache, const int64 *slot_mapping,
+                                               int rows) {
   store_keys(k, cache, slot_mapping, rows, workgroup_x());
 }

@@ -58,7 +58,12 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
     if not target.has_hip_kernels:
         return Launch(
-            "indexer_k_quant_and_cache.cpp", "indexer_k_quant_and_cache", operands, (), (rows, 1, 1), defines=variant
+            "indexer_k_quant_and_cache.cpp",
+            "indexer_k_quant_and_cache",
+            operands,
+            (),
+            (rows, 1, 1),
+            defines=variant,
         )
     return Launch(
         source="indexer_k_quant_and_cache.hip",
@@ -86,8 +91,8 @@ def require_indexer_cache(consumer: str, cache: IndexerCache, element_format: El
     page_bytes = cache.page.page_bytes(element_format.itemsize)
     if cache.data.dtype != torch.int8 or cache.data.dim() != 2 or cache.data.shape[1] != page_bytes:
         raise ValueError(
-            f"{consumer}: cache {cache.data.dtype}{list(cache.data.shape)}; expected int8 [pages, {page_bytes}], "
-            f"pages of 64 tokens in {element_format.name}"
+            f"{consumer}: cache {cache.data.dtype}{list(cache.data.shape)}; expected int8 "
+            f"[pages, {page_bytes}], pages of 64 tokens in {element_format.name}"
         )
 
 
@@ -95,8 +100,8 @@ def require_slots(consumer: str, slot_mapping: torch.Tensor, rows: int) -> None:
     """``slot_mapping`` must be int64 [rows]."""
     if slot_mapping.dtype != torch.int64 or list(slot_mapping.shape) != [rows]:
         raise ValueError(
-            f"{consumer}: slot_mapping {slot_mapping.dtype}{list(slot_mapping.shape)}; expected int64 [{rows}], "
-            "one slot per row, -1 for a padding row"
+            f"{consumer}: slot_mapping {slot_mapping.dtype}{list(slot_mapping.shape)}; expected int64 "
+            f"[{rows}], one slot per row, -1 for a padding row"
         )
 
 
@@ -109,9 +114,9 @@ def indexer_k_quant_and_cache(
 ) -> IndexerCache:
     """Store ``k`` [T, 128] at its slots and return the new cache, laid out as before.
 
-    ``slot_mapping`` int64 [T]: slot = page * 64 + token in the page, -1 stores nothing; real slots differ from
-    each other and lie inside the pool. ``scale_format`` "ue8m0" or "float32": scale = max(amax, 1e-4) / maximum,
-    rounded up to a power of two in the former. The scale multiplies when a key is read.
+    ``slot_mapping`` int64 [T]: slot = page * 64 + token in the page, -1 stores nothing; real slots differ
+    from each other and lie inside the pool. The scale is max(amax, 1e-4) / maximum, rounded up to a power of
+    two where ``scale_format`` is "ue8m0", not where it is "float32"; it multiplies when a key is read.
     """
     consumer, rows = "indexer_k_quant_and_cache", k.shape[0]
     require_indexer_cache(consumer, cache, element_format)
@@ -119,7 +124,9 @@ def indexer_k_quant_and_cache(
     if INDEXER_PAGES.get(cache.page.name) != cache.page:
         raise ValueError(f"{consumer}: {cache.page.name} is not one of {', '.join(INDEXER_PAGES)}")
     if scale_format not in SCALE_FORMATS:
-        raise ValueError(f"{consumer}: scale format {scale_format!r}; expected one of {', '.join(SCALE_FORMATS)}")
+        raise ValueError(
+            f"{consumer}: scale format {scale_format!r}; expected one of {', '.join(SCALE_FORMATS)}"
+        )
     if list(k.shape) != [rows, INDEXER_HEAD_DIM] or k.dtype != element_format.activation_dtype:
         raise ValueError(
             f"{consumer}: k {k.dtype}{list(k.shape)}; expected {element_format.activation_dtype}"

@@ -1,5 +1,5 @@
-// Rotates and quantises the indexer's query and weighs its heads; 16 lanes per head, four heads per workgroup.
-// ROPE_HALVES: how the rotated columns are paired.
+// Rotates and quantises the indexer's query and weighs its heads: 16 lanes per head, four heads per
+// workgroup. ROPE_HALVES: how the rotated columns are paired.
 #include "bf16.h"
 #include "hadamard.h"
 #include "indexer_quant.h"
@@ -11,7 +11,8 @@ constexpr int ROPE_DIM = 64;
 
 // `index` counts the heads of all rows.
 DEVICE void prepare_head(const bf16 *q, const float *gates, const float *rope_table, const int64 *positions,
-                         uint8 *values, float *weights, int all_heads, int heads, float gate_scale, int index) {
+                         uint8 *values, float *weights, int all_heads, int heads, float gate_scale,
+                         int index) {
   bool inside = index < all_heads;
   int dim = thread_id() % HEAD_LANES * HEAD_COLUMNS_PER_LANE;
   int64 first = row_major_offset(index, dim, INDEXER_HEAD_DIM);

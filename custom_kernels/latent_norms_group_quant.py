@@ -1,11 +1,10 @@
 """The two norms of MLA's low-rank input: the query part quantised in groups of 128, the latent part not.
 
-Source: aiter `fused_rms_fp8_group_quant` with the query as ``inp1`` and the latent as ``inp2``. Both parts are
-read in place from the output of the fused down projection.
+Source: aiter `fused_rms_fp8_group_quant` with the query as ``inp1`` and the latent as ``inp2``. Both parts
+are read in place from the output of the fused down projection.
 """
 
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES
@@ -91,9 +90,9 @@ def latent_norms_group_quant(
 ) -> tuple[QuantizedActivation, torch.Tensor]:
     """RMSNorms of the columns [0, Q) and [Q, Q + L) of ``qkv_a`` bf16 [T, Q + L + R].
 
-    ``query_weight`` bf16 [Q], Q a multiple of 128; ``latent_weight`` bf16 [L]; Q + L + R and L are multiples of 8.
-    Returns the query part quantised (scales float32 [Q/128, T]) and the latent part as bf16 [T, L]; float32
-    instead of bf16 where the format does not quantise.
+    ``query_weight`` bf16 [Q], Q a multiple of 128; ``latent_weight`` bf16 [L]; Q + L + R and L are
+    multiples of 8. Returns the query part quantised (scales float32 [Q/128, T]) and the latent part as bf16
+    [T, L]; float32 instead of bf16 where the format does not quantise.
     """
     op, dtype = "latent_norms_group_quant", element_format.activation_dtype
     require_tensor(op, "qkv_a", qkv_a, dtype, ("T", "Q + L + R"))
@@ -103,8 +102,8 @@ def latent_norms_group_quant(
     require_groups(op, "query_weight", query_dim)
     if columns < query_dim + latent_dim or columns % LATENT_MULTIPLE or latent_dim % LATENT_MULTIPLE:
         raise ValueError(
-            f"{op}: qkv_a has {columns} columns for Q = {query_dim} and L = {latent_dim}; expected at least Q + L, "
-            f"and both L and the columns a multiple of {LATENT_MULTIPLE}"
+            f"{op}: qkv_a has {columns} columns for Q = {query_dim} and L = {latent_dim}; expected at least "
+            f"Q + L, and both L and the columns a multiple of {LATENT_MULTIPLE}"
         )
     values, scales, latent = torch.ops.predecode.latent_norms_group_quant(
         qkv_a, query_weight, latent_weight, query_epsilon, latent_epsilon, element_format.name

@@ -6,7 +6,7 @@
 DEVICE void down_tile(const QuantizedRows &u, const int *expert_ids, const float *expert_weights, const uint8 *weight,
                       const float *weight_scales, bf16 *result, int bands, int band, int row) {
   SHARED float of_expert[EXPERTS_PER_ROW][TILE];
-  for (int j = wave_id(); j < EXPERTS_PER_ROW; j += WAVES) {
+  for (int j = uniform_wave_id(); j < EXPERTS_PER_ROW; j += WAVES) {
     int pair = row * EXPERTS_PER_ROW + j;
     // All 16 columns of the tile repeat the one activation row; the first is kept.
     auto row_of = [&](int) { return pair; };

@@ -20,7 +20,7 @@ DEVICE void gate_up_tile(const QuantizedRows &x, const int *expert_ids, int expe
     // Places past the last member repeat it, and are not stored.
     auto row_of = [&](int i) { return members[i < here ? i : here - 1] / experts_per_row; };
     Accumulator totals[ROW_TILES];
-    multiply_groups(x, row_of, divide_up(here, TILE), weights, wave_id(), WAVES, totals);
+    multiply_groups(x, row_of, divide_up(here, TILE), weights, uniform_wave_id(), WAVES, totals);
     sum_waves<ROW_TILES, WAVES>(totals, [&](int i, int column, float sum) {
       if (i < here) result[row_major_offset(members[i], band * TILE + column, bands * TILE)] = to_bf16(sum);
     });

@@ -68,7 +68,7 @@ DEVICE void score_share(const uint8 *query, const float *weights, const uint8 *c
   float *row_logits = logits + row_major_offset(row, 0, int64(width) * PAGE_TOKENS);
   Query loaded = load_query(query + row_major_offset(row, 0, HEADS * INDEXER_HEAD_DIM),
                             weights + row_major_offset(row, 0, HEADS));
-  int in_page = wave_id() * TILE;
+  int in_page = uniform_wave_id() * TILE;
   for (int page = share; page * PAGE_TOKENS + in_page < length; page += SHARES) {
     int position = page * PAGE_TOKENS + in_page;
     score_tokens(loaded, cache + slot_offset(pages[page], INDEXER_PAGE_BYTES), in_page, row_logits + position,

@@ -9,8 +9,8 @@ constexpr int THREADS = 128;
 constexpr int VECTOR = 8;
 
 // `target` receives `latent`, then `rope` rotated, all as FP8. Eight columns per lane.
-DEVICE void join_and_cast(const bf16 *latent, const bf16 *rope, const float *table_row, uint8 *target, int latent_dim,
-                          int rope_dim) {
+DEVICE void join_and_cast(const bf16 *latent, const bf16 *rope, const float *table_row, uint8 *target,
+                          int latent_dim, int rope_dim) {
   for (int first = 0; first < latent_dim + rope_dim; first += THREADS * VECTOR) {
     int column = first + thread_id() * VECTOR;
     int dim = column - latent_dim;
@@ -27,9 +27,9 @@ DEVICE void join_and_cast(const bf16 *latent, const bf16 *rope, const float *tab
 
 // `head` counts the query's heads; the one after the last is the row's key.
 DEVICE void store_head(const bf16 *q, const bf16 *q_absorbed, const bf16 *latent, const bf16 *qkv_a,
-                       const float *rope_table, const int64 *positions, uint8 *cache, const int64 *slot_mapping,
-                       uint8 *q_cat, int heads, int head_dim, int qkv_a_dim, int latent_dim, int rope_dim, int row,
-                       int head) {
+                       const float *rope_table, const int64 *positions, uint8 *cache,
+                       const int64 *slot_mapping, uint8 *q_cat, int heads, int head_dim, int qkv_a_dim,
+                       int latent_dim, int rope_dim, int row, int head) {
   const float *table_row = rope_table + positions[row] * rope_dim;
   int width = latent_dim + rope_dim;
   if (head < heads) {
@@ -45,8 +45,9 @@ DEVICE void store_head(const bf16 *q, const bf16 *q_absorbed, const bf16 *latent
 }
 
 KERNEL(THREADS) void qk_rope_cat_and_cache_mla(const bf16 *q, const bf16 *q_absorbed, const bf16 *latent,
-                                               const bf16 *qkv_a, const float *rope_table, const int64 *positions,
-                                               uint8 *cache, const int64 *slot_mapping, uint8 *q_cat, int heads,
+                                               const bf16 *qkv_a, const float *rope_table,
+                                               const int64 *positions, uint8 *cache,
+                                               const int64 *slot_mapping, uint8 *q_cat, int heads,
                                                int head_dim, int qkv_a_dim, int latent_dim, int rope_dim) {
   store_head(q, q_absorbed, latent, qkv_a, rope_table, positions, cache, slot_mapping, q_cat, heads, head_dim,
              qkv_a_dim, latent_dim, rope_dim, workgroup_y(), workgroup_x());

@@ -47,7 +47,7 @@ def reference(
 
 
 def _join_columns(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """[..., n] and [..., m] -> [..., n + m]. Unlike `torch.cat` it compiles into its consumer, without a copy."""
+    """[..., n] and [..., m] -> [..., n + m]. Unlike `torch.cat` it compiles without a copy."""
     split = left.shape[-1]
     column = torch.arange(split + right.shape[-1], device=left.device)
     return torch.where(
@@ -94,7 +94,12 @@ def _launch(target: Target, call: Call) -> Launch | None:
             defines=(("LATENT", latent_dim), ("ROPE_DIM", rope_dim), rope),
         )
     # Rotated halves are exchanged between lanes of a wave, at a distance that is a power of two.
-    if rope_dim not in (16, 32, 64, 128) or latent_dim % rope_dim or head_dim % _VECTOR or qkv_a_dim % _VECTOR:
+    if (
+        rope_dim not in (16, 32, 64, 128)
+        or latent_dim % rope_dim
+        or head_dim % _VECTOR
+        or qkv_a_dim % _VECTOR
+    ):
         return None
     return Launch(
         source="qk_rope_cat_and_cache_mla.hip",
@@ -153,17 +158,27 @@ def qk_rope_cat_and_cache_mla(
         or qkv_a.shape[1] < latent_dim + rope_dim
     ):
         raise ValueError(
-            f"{consumer}: {given} with q_absorbed {list(q_absorbed.shape)} and {rope_dim} rotated dimensions; "
-            "expected q [T, heads * (nope + R)], latent [T, L], qkv_a [T, q_a + L + R], q_absorbed [T, heads, L]"
+            f"{consumer}: {given} with q_absorbed {list(q_absorbed.shape)} and {rope_dim} rotated "
+            "dimensions; expected q [T, heads * (nope + R)], latent [T, L], qkv_a [T, q_a + L + R], "
+            "q_absorbed [T, heads, L]"
         )
     page_bytes = PAGE_TOKENS * (latent_dim + rope_dim) * element_format.itemsize
     if cache.data.dtype != torch.int8 or cache.data.dim() != 2 or cache.data.shape[1] != page_bytes:
         raise ValueError(
-            f"{consumer}: cache {cache.data.dtype}{list(cache.data.shape)}; expected int8 [pages, {page_bytes}], "
-            f"pages of {PAGE_TOKENS} tokens of {latent_dim} + {rope_dim} elements in {element_format.name}"
+            f"{consumer}: cache {cache.data.dtype}{list(cache.data.shape)}; expected int8 "
+            f"[pages, {page_bytes}], pages of {PAGE_TOKENS} tokens of {latent_dim} + {rope_dim} elements "
+            f"in {element_format.name}"
         )
     q_cat, data = torch.ops.predecode.qk_rope_cat_and_cache_mla(
-        q, q_absorbed, latent, qkv_a, rope_table, positions, cache.data, slot_mapping, rope_layout,
+        q,
+        q_absorbed,
+        latent,
+        qkv_a,
+        rope_table,
+        positions,
+        cache.data,
+        slot_mapping,
+        rope_layout,
         element_format.name,
     )
     return q_cat, LatentCache(data)

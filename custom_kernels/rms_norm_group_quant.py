@@ -1,11 +1,10 @@
 """RMSNorm, quantised in groups of 128 with group-major scales, and once more unquantised.
 
-Source: aiter `fused_rms_fp8_group_quant` with ``output_unquantized_inp1`` and ``transpose_scale``. The float32
-norm is quantised, not its rounded twin.
+Source: aiter `fused_rms_fp8_group_quant` with ``output_unquantized_inp1`` and ``transpose_scale``. The
+float32 norm is quantised, not its rounded twin.
 """
 
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES
@@ -16,6 +15,7 @@ from predecode.custom_kernels.require import require_rows_in_groups, require_ten
 from predecode.custom_kernels.row_workgroups import THREADS, chunks_of
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import QuantizedActivation
+
 
 def reference(
     x: torch.Tensor, weight: torch.Tensor, epsilon: float, element_format: str
@@ -42,7 +42,12 @@ def _launch(target: Target, call: Call) -> Launch | None:
     if not target.has_hip_kernels:
         defines = (("COLUMNS", columns),)
         return Launch(
-            "rms_norm_group_quant.cpp", "rms_norm_group_quant", operands, constants, (rows, 1, 1), defines=defines
+            "rms_norm_group_quant.cpp",
+            "rms_norm_group_quant",
+            operands,
+            constants,
+            (rows, 1, 1),
+            defines=defines,
         )
     return Launch(
         source="rms_norm_group_quant.hip",
@@ -56,7 +61,8 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
 
 OP = define_op(
-    "rms_norm_group_quant(Tensor x, Tensor weight, float epsilon, str element_format) -> (Tensor, Tensor, Tensor)",
+    "rms_norm_group_quant(Tensor x, Tensor weight, float epsilon, str element_format) -> "
+    "(Tensor, Tensor, Tensor)",
     reference,
     _fake,
     launch=_launch,

@@ -1,7 +1,7 @@
 """Rotary position embedding in plain torch, for both ways to pair the rotated dimensions.
 
-Pair ``i`` of ``dim / 2`` is (2i, 2i + 1) when "interleaved" (GPT-J) and (i, i + dim/2) in "halves" (GPT-NeoX).
-``(x, y) -> (x cos - y sin, y cos + x sin)``; the pairs stay in place. The arithmetic is float32.
+Pair ``i`` of ``dim / 2`` is (2i, 2i + 1) when "interleaved" (GPT-J) and (i, i + dim/2) in "halves"
+(GPT-NeoX). ``(x, y) -> (x cos - y sin, y cos + x sin)``; the pairs stay in place. The arithmetic is float32.
 """
 
 import torch
@@ -34,7 +34,8 @@ def require_rope_rows(
         )
     if positions.dtype != torch.int64 or list(positions.shape) != [rows]:
         raise ValueError(
-            f"{consumer}: positions {positions.dtype}{list(positions.shape)}; expected int64 [{rows}], one per row"
+            f"{consumer}: positions {positions.dtype}{list(positions.shape)}; expected int64 [{rows}], "
+            "one per row"
         )
 
 

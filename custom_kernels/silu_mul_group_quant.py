@@ -1,11 +1,10 @@
 """SiLU of the gate times the up projection, quantised in groups of 128 with group-major scales.
 
-Source: aiter `silu_and_mul` followed by its `per_1x128` quantisation: the product is rounded to the activation
-dtype in between.
+Source: aiter `silu_and_mul` followed by its `per_1x128` quantisation: the product is rounded to the
+activation dtype in between.
 """
 
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES
@@ -62,7 +61,8 @@ OP = define_op(
 def silu_mul_group_quant(x: torch.Tensor, element_format: ElementFormat) -> QuantizedActivation:
     """``silu(gate) * up`` of ``x`` bf16 [R, 2I], the gate in the first I columns; I is a multiple of 128.
 
-    Returns [R, I] quantised with scales float32 [I/128, R]. ``x`` is float32 where the format does not quantise.
+    Returns [R, I] quantised with scales float32 [I/128, R]. ``x`` is float32 where the format does not
+    quantise.
     """
     require_tensor("silu_mul_group_quant", "x", x, element_format.activation_dtype, ("R", "2I"))
     require_groups("silu_mul_group_quant", "half of x", x.shape[1] // 2)

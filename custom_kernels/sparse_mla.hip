@@ -88,9 +88,11 @@ DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf1
   for (int i = thread_id(); i < HEADS * LOADS_PER_SLOT; i += THREADS)
     from_fp8x16(((const uint32x4 *)query)[i], *(float(*)[LOAD])(&queries[0][0] + i * LOAD));
 
-  // A thread sums 4 columns of its share of the slots; as `score_head`, it keeps the softmax of one head.
+  // A thread sums 4 columns of its share of the slots, and keeps the softmax of one head. Where heads are fewer,
+  // the surplus threads repeat the last one: whole waves take part in its reductions.
   int column_thread = thread_id() % COLUMN_THREADS, value_part = thread_id() / COLUMN_THREADS;
-  int score_head = thread_id() / SLOTS, score_slot = thread_id() % SLOTS;
+  int score_slot = thread_id() % SLOTS;
+  int score_head = thread_id() / SLOTS < HEADS ? thread_id() / SLOTS : HEADS - 1;
   float sums[HEADS][COLUMNS_PER_THREAD] = {};
   float largest = minus_infinity, total = 0;
   Tile tile = load_tile(cache, slots, 0, used);
@@ -101,18 +103,18 @@ DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf1
     tile = load_tile(cache, slots, first + SLOTS, used);
     multiply_queries(queries, scratch.keys, partial);
     barrier();
-    if (score_head < HEADS) {
-      int index = first + score_slot;
-      float score = 0;
+    float score = 0;
 #pragma unroll
-      for (int part = 0; part < SCORE_PARTS; ++part) score += partial[part][score_head][score_slot];
-      score = index < used && slots[index] >= 0 ? score * scale_of_log2 : minus_infinity;
-      float highest = Maximum::combine(reduce_lanes<Maximum, SLOTS>(score), largest);
-      bool nothing_yet = highest == minus_infinity;
-      float weight = nothing_yet ? 0 : exponential2(score - highest);
-      float keep = nothing_yet ? 1 : exponential2(largest - highest);
-      largest = highest;
-      total = total * keep + reduce_lanes<Sum, SLOTS>(weight);
+    for (int part = 0; part < SCORE_PARTS; ++part) score += partial[part][score_head][score_slot];
+    bool valid = first + score_slot < used && slots[first + score_slot] >= 0;
+    score = valid ? score * scale_of_log2 : minus_infinity;
+    float highest = Maximum::combine(reduce_lanes<Maximum, SLOTS>(score), largest);
+    bool nothing_yet = highest == minus_infinity;
+    float weight = nothing_yet ? 0 : exponential2(score - highest);
+    float keep = nothing_yet ? 1 : exponential2(largest - highest);
+    largest = highest;
+    total = total * keep + reduce_lanes<Sum, SLOTS>(weight);
+    if (thread_id() / SLOTS == score_head) {
       weights[score_head][score_slot] = weight;
       keeps[score_head] = keep;
       totals[score_head] = total;

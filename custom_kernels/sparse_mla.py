@@ -1,13 +1,12 @@
 """Attention of absorbed MLA queries over the selected slots of the latent cache.
 
-Source: SGLang `tilelang_sparse_fwd` in FP8 (no scales: values stand for themselves), with the probabilities left
-unquantised.
+Source: SGLang `tilelang_sparse_fwd` in FP8 (no scales: values stand for themselves), with the probabilities
+left unquantised.
 """
 
 from math import gcd
 
 import torch
-
 from predecode.custom_kernels.cache_bytes import bytes_to_elements
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch, float_bits
@@ -58,9 +57,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
     widths = (("WIDTH", width), ("VALUE_DIM", value_dim))
     if not target.has_hip_kernels:
         groups = -(-heads // CPU_HEADS)
-        return Launch(
-            "sparse_mla.cpp", "sparse_mla", operands, constants, (groups, rows, 1), defines=widths
-        )
+        return Launch("sparse_mla.cpp", "sparse_mla", operands, constants, (groups, rows, 1), defines=widths)
     together = gcd(heads, HEADS)
     while together > 1 and rows * heads // together < target.compute_units:
         together //= 2  # few rows: rather more workgroups than fewer reads
@@ -88,8 +85,8 @@ def sparse_mla(
 ) -> torch.Tensor:
     """``softmax_j(scale * query[t, h] . row_j) @ row_j[:value_dim]`` over the cache rows j in ``slots[t]``.
 
-    ``query`` [T, h, W] in an element format, W = latent + rope columns; ``cache`` with rows of W elements of that
-    format; ``slots`` int32 [T, topk], where -1 is no slot (and no slot at all gives zeros). Returns bf16
+    ``query`` [T, h, W] in an element format, W = latent + rope columns; ``cache`` with rows of W elements of
+    that format; ``slots`` int32 [T, topk], where -1 is no slot (and no slot at all gives zeros). Returns bf16
     [T, h, value_dim], float32 where the format does not quantise; accumulated in float32.
     """
     element_format = FORMAT_OF_DTYPE.get(query.dtype)

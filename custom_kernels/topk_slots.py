@@ -1,11 +1,10 @@
 """Exact top-k of each row's logits, as cache slots in ascending logical position.
 
-Source: SGLang `fast_topk_transform_fused`, with an exact selection, a fixed order, and the block table of pages
-instead of one of tokens.
+Source: SGLang `fast_topk_transform_fused`, with an exact selection, a fixed order, and the block table of
+pages instead of one of tokens.
 """
 
 import torch
-
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import PAGE_TOKENS
 from predecode.custom_kernels.op import Call, define_op
@@ -23,7 +22,8 @@ def reference(
     position = torch.arange(width, dtype=torch.int64)
     inside = position < lengths[:, None]
     # Positions outside come after all inside ones, so a stable sort puts them last even among -inf.
-    order = torch.sort(torch.where(inside, logits, float("-inf")), dim=1, descending=True, stable=True).indices
+    scores = torch.where(inside, logits, float("-inf"))
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     chosen = torch.sort(order[:, :kept], dim=1).values
     chosen = torch.where(lengths[:, None] > topk, chosen, position[:kept])
     page = block_table.gather(1, chosen // PAGE_TOKENS)
@@ -62,9 +62,9 @@ def topk_slots(
     """Slots of the ``topk`` largest logits of each row, int32 [T, topk], in ascending logical position.
 
     ``logits`` float32 [T, B*64], of which only [0, length) counts; ``lengths`` int32 [T], at most B*64;
-    ``block_table`` int32 [T, B]. Position p of row t is in slot ``block_table[t, p // 64] * 64 + p % 64``. Equal
-    logits are taken from the lowest position; both zeros are equal and a NaN is above all. Where length is at
-    most ``topk``, every position is taken and the rest of the row is -1.
+    ``block_table`` int32 [T, B]. Position p of row t is in slot ``block_table[t, p // 64] * 64 + p % 64``.
+    Equal logits are taken from the lowest position; both zeros are equal and a NaN is above all. Where length is
+    at most ``topk``, every position is taken and the rest of the row is -1.
     """
     require_tensor("topk_slots", "block_table", block_table, torch.int32, ("T", "B"))
     rows, pages = block_table.shape

@@ -7,25 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from predecode.custom_kernels.layouts import GROUP, INDEXER_HEAD_DIM, TILE
-from predecode.export.rope_parameters import RopeParameters, rope_parameters_from_json
+from predecode.export.config_json import ARCHITECTURES, config_fields
+from predecode.export.rope_parameters import RopeParameters
 from predecode.pipelines.errors import PredecodeError
 
 ROPE_DIM = 64
 """Rotated dimensions of a head, in the main attention and in the indexer alike."""
-
-ARCHITECTURES = {"glm_moe_dsa": "GlmMoeDsaForCausalLM", "deepseek_v32": "DeepseekV32ForCausalLM"}
-
-# Keys of config.json that would change the computation, with the only value that is implemented.
-_ONLY_VALUES = {
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "tie_word_embeddings": False,
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "moe_layer_freq": 1,
-    "rope_interleave": True,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,37 +118,7 @@ class ModelConfig:
 
         Raises `PredecodeError` naming the architecture, the missing field or the unsupported value.
         """
-        model_type = _architecture(data)
-        for key, only in _ONLY_VALUES.items():
-            if data.get(key, only) != only:
-                raise PredecodeError(f"config: {key} = {data[key]!r} is not supported, only {only!r}")
-        _check_quantization(data.get("quantization_config"))
-        layer_count = _integer(data, "num_hidden_layers")
-        heads = _integer(data, "num_attention_heads")
-        if data.get("num_key_value_heads", heads) != heads:
-            raise PredecodeError(
-                f"config: num_key_value_heads = {data['num_key_value_heads']} is not supported: "
-                f"MLA has as many as attention heads ({heads})"
-            )
-        epsilon = _number(data, "rms_norm_eps")
-        return cls(
-            model_type=model_type,
-            **{name: _integer(data, name) for name in _INTEGER_FIELDS},
-            num_hidden_layers=layer_count,
-            num_attention_heads=heads,
-            norm_topk_prob=_boolean(data, "norm_topk_prob"),
-            routed_scaling_factor=_number(data, "routed_scaling_factor"),
-            rms_norm_eps=epsilon,
-            latent_norm_eps=_number(data, "latent_norm_eps") if "latent_norm_eps" in data else epsilon,
-            rope_parameters=rope_parameters_from_json(data),
-            indexer_rope_interleave=(
-                _boolean(data, "indexer_rope_interleave")
-                if "indexer_rope_interleave" in data
-                else model_type == "glm_moe_dsa"
-            ),
-            mlp_layer_types=_mlp_layer_types(data, layer_count),
-            indexer_types=_indexer_types(data, layer_count),
-        )
+        return cls(**config_fields(data))
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ModelConfig":
@@ -178,114 +135,11 @@ class ModelConfig:
         return cls.from_json(data)
 
 
-_INTEGER_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "moe_intermediate_size",
-    "q_lora_rank",
-    "kv_lora_rank",
-    "qk_nope_head_dim",
-    "qk_rope_head_dim",
-    "v_head_dim",
-    "index_n_heads",
-    "index_head_dim",
-    "index_topk",
-    "n_routed_experts",
-    "n_shared_experts",
-    "num_experts_per_tok",
-    "n_group",
-    "topk_group",
-    "max_position_embeddings",
-)
-
-
-def _architecture(data: Mapping[str, Any]) -> str:
-    model_type = data.get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise PredecodeError(
-            f"config: model_type {model_type!r} is not supported, expected one of "
-            f"{', '.join(sorted(ARCHITECTURES))}"
-        )
-    named = data.get("architectures") or [ARCHITECTURES[model_type]]
-    if list(named) != [ARCHITECTURES[model_type]]:
-        raise PredecodeError(
-            f"config: architectures {list(named)} is not supported for {model_type}, "
-            f"expected {ARCHITECTURES[model_type]}"
-        )
-    return model_type
-
-
-def _check_quantization(quantization: Mapping[str, Any] | None) -> None:
-    if quantization is None:
-        return
-    for key, only in (("quant_method", "fp8"), ("weight_block_size", [GROUP, GROUP])):
-        if quantization.get(key) != only:
-            raise PredecodeError(
-                f"config: quantization_config.{key} = {quantization.get(key)!r} is not supported, only {only!r}"
-            )
-    if quantization.get("activation_scheme", "dynamic") != "dynamic":
-        raise PredecodeError(
-            f"config: quantization_config.activation_scheme = {quantization['activation_scheme']!r} "
-            "is not supported, only 'dynamic'"
-        )
-
-
-def _field(data: Mapping[str, Any], name: str) -> Any:
-    if data.get(name) is None:
-        raise PredecodeError(f"config: field {name} is missing")
-    return data[name]
-
-
-def _integer(data: Mapping[str, Any], name: str) -> int:
-    value = _field(data, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise PredecodeError(f"config: {name} = {value!r}, expected a positive whole number")
-    return value
-
-
-def _number(data: Mapping[str, Any], name: str) -> float:
-    value = _field(data, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise PredecodeError(f"config: {name} = {value!r}, expected a positive number")
-    return float(value)
-
-
-def _boolean(data: Mapping[str, Any], name: str) -> bool:
-    value = _field(data, name)
-    if not isinstance(value, bool):
-        raise PredecodeError(f"config: {name} = {value!r}, expected true or false")
-    return value
-
-
-def _mlp_layer_types(data: Mapping[str, Any], layers: int) -> tuple[str, ...]:
-    if data.get("mlp_layer_types") is not None:
-        return tuple(data["mlp_layer_types"])
-    dense = _field(data, "first_k_dense_replace")
-    if not isinstance(dense, int) or isinstance(dense, bool) or dense < 0:
-        raise PredecodeError(f"config: first_k_dense_replace = {dense!r}, expected a whole number")
-    return tuple("dense" if layer < dense else "sparse" for layer in range(layers))
-
-
-def _indexer_types(data: Mapping[str, Any], layers: int) -> tuple[str, ...]:
-    """GLM-5.2's per-layer choice, given as a list, as a pattern of F and S, or as a frequency and an offset."""
-    if data.get("indexer_types") is not None:
-        return tuple(data["indexer_types"])
-    pattern = data.get("index_topk_pattern")
-    if pattern is not None:
-        return tuple({"F": "full", "S": "shared"}.get(letter, letter) for letter in pattern)
-    if "index_topk_freq" not in data:
-        return ("full",) * layers
-    frequency = max(_integer(data, "index_topk_freq"), 1)
-    offset = data.get("index_skip_topk_offset", 2)
-    return tuple(
-        "full" if max(layer - offset + 1, 0) % frequency == 0 else "shared" for layer in range(layers)
-    )
-
-
 def _check_sizes(config: ModelConfig) -> None:
     if config.qk_rope_head_dim != ROPE_DIM:
-        raise PredecodeError(f"config: qk_rope_head_dim = {config.qk_rope_head_dim} is not supported, only {ROPE_DIM}")
+        raise PredecodeError(
+            f"config: qk_rope_head_dim = {config.qk_rope_head_dim} is not supported, only {ROPE_DIM}"
+        )
     if config.index_head_dim != INDEXER_HEAD_DIM:
         raise PredecodeError(
             f"config: index_head_dim = {config.index_head_dim} is not supported, only {INDEXER_HEAD_DIM}"
@@ -305,7 +159,9 @@ def _check_sizes(config: ModelConfig) -> None:
         for name in names:
             value = getattr(config, name)
             if value <= 0 or value % multiple:
-                raise PredecodeError(f"config: {name} = {value} is not supported, it must be a multiple of {multiple}")
+                raise PredecodeError(
+                    f"config: {name} = {value} is not supported, it must be a multiple of {multiple}"
+                )
 
 
 def _check_layers(config: ModelConfig) -> None:

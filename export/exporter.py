@@ -12,6 +12,7 @@ from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.audit import audit_entry_points
 from predecode.export.audit_exemptions import exemptions_of
 from predecode.export.compile import CompiledModule, compile_module
+from predecode.export.golden import make_golden, tolerances
 from predecode.export.inject import InjectedKernel, inject
 from predecode.export.model.segments import Segment, build_segments
 from predecode.export.model.tensor_spec import Geometry, TensorSpec
@@ -19,12 +20,15 @@ from predecode.export.models import ModelSource, find_model
 from predecode.export.options import ExportOptions
 from predecode.export.shard import Shard
 from predecode.export.trace import PARAMETER_SCOPE, Program, trace
-from predecode.export.weights import write_parameters
+from predecode.export.weights import load_into, write_parameters
 from predecode.pipelines import manifest as records
 from predecode.pipelines.artifact import Artifact, ArtifactWriter
+from predecode.pipelines.golden import write_golden
 
 MODULE_FILE = "module.vmfb"
 PARAMETER_FILE = "parameters.irpa"
+GOLDEN_FILE = "golden.safetensors"
+MOST_GOLDEN_PARAMETER_BYTES = 256 * 2**20
 _TOOLS = ("iree-base-compiler", "iree-turbine", "torch", "ziglang")
 
 Progress = Callable[[str, int, int], None]
@@ -45,6 +49,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
         kernels, compiled = _compile(segments, options.rows, target, toolchain, progress)
         entry_points = _entry_points(segments, options.rows, compiled, target)
         (writer.folder / MODULE_FILE).write_bytes(compiled.vmfb)
+        golden = _golden(segments, model, shard, geometry, options, writer.folder, progress)
         write_parameters(
             writer.folder / PARAMETER_FILE,
             model.weights,
@@ -55,7 +60,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
             options.max_context,
             lambda name, done, total: progress("writing parameters", done, total),
         )
-        writer.finish(_manifest(options, model, geometry, toolchain, kernels, entry_points))
+        writer.finish(_manifest(options, model, geometry, toolchain, kernels, entry_points, golden))
     return Artifact.open(output, hashes=False)
 
 
@@ -107,6 +112,28 @@ def _entry_points(
     )
 
 
+def _golden(
+    segments: Sequence[Segment],
+    model: ModelSource,
+    shard: Shard,
+    geometry: Geometry,
+    options: ExportOptions,
+    folder: Path,
+    progress: Progress,
+) -> records.Golden | None:
+    """Write the golden file of a model small enough to run eagerly; None for a larger one."""
+    states = [segment.state_dict() for segment in segments]
+    if sum(tensor.nbytes for state in states for tensor in state.values()) > MOST_GOLDEN_PARAMETER_BYTES:
+        return None
+    for state in states:
+        load_into(state, model.weights, model.config, shard, options.chip.element_format)
+    initial, steps = make_golden(
+        segments, options.rows, geometry, options.seed, lambda step, of: progress("making golden steps", step, of)
+    )
+    write_golden(folder / GOLDEN_FILE, initial, steps)
+    return records.Golden(GOLDEN_FILE, tolerances(segments), len(steps))
+
+
 def _record(spec: TensorSpec) -> records.TensorSpec:
     dtype = str(spec.dtype).removeprefix("torch.")
     return records.TensorSpec(spec.name, spec.role, spec.shape, dtype, spec.layout, spec.in_place)
@@ -119,6 +146,7 @@ def _manifest(
     toolchain: Toolchain,
     kernels: Sequence[InjectedKernel],
     entry_points: tuple[records.EntryPoint, ...],
+    golden: records.Golden | None,
 ) -> records.Manifest:
     target = options.chip
     return records.Manifest(
@@ -149,6 +177,7 @@ def _manifest(
         parameters=records.Parameters(PARAMETER_FILE, PARAMETER_SCOPE),
         kernels=tuple(_kernel_record(kernel) for kernel in kernels),
         entry_points=entry_points,
+        golden=golden,
     )
 
 

@@ -52,7 +52,10 @@ class RopeParameters:
 
 def rope_parameters_from_json(data: Mapping[str, Any]) -> RopeParameters:
     """From a parsed config.json: ``rope_parameters``, or the older ``rope_scaling`` beside ``rope_theta``."""
-    given = dict(data.get("rope_parameters") or data.get("rope_scaling") or {})
+    given = data.get("rope_parameters") or data.get("rope_scaling") or {}
+    if not isinstance(given, Mapping):
+        raise PredecodeError(f"config: rope_parameters = {given!r}, expected an object")
+    given = dict(given)
     rope_type = given.pop("rope_type", given.pop("type", "default"))
     given.pop("type", None)
     theta = given.pop("rope_theta", data.get("rope_theta"))
@@ -76,7 +79,7 @@ def rope_parameters_from_json(data: Mapping[str, Any]) -> RopeParameters:
         original_max_position_embeddings=int(
             _positive("original_max_position_embeddings", given["original_max_position_embeddings"])
         ),
-        **{name: float(given[name]) for name in optional if given.get(name)},
+        **{name: _positive(name, given[name]) for name in optional if given.get(name)},
     )
 
 

@@ -149,6 +149,9 @@ def compare(
 @app.command()
 def inspect(
     folder: Folder,
+    device: Annotated[
+        str | None, typer.Option(metavar="URI", help='"emulated": also run it there and count what it does.')
+    ] = None,
     json: Json = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the timeline of dispatches.")
@@ -157,7 +160,7 @@ def inspect(
     """Show every dispatch of an artifact: whose it is, what it moves, and what that costs at least."""
     from predecode.pipelines.inspection import inspect as inspect_artifact
 
-    inspection = inspect_artifact(folder)
+    inspection = inspect_artifact(folder, device)
     if html is not None:
         html.write_text(inspection.to_html(), encoding="utf-8")
     if json:
@@ -250,10 +253,11 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _tolerance_text(tolerance: Tolerance) -> str:
+    parts = [f"rel {tolerance.relative:g}"]
+    if tolerance.absolute:
+        parts.append(f"abs {tolerance.absolute:g}")
     if tolerance.steps:
-        parts = [f"{tolerance.steps} fp8 steps"]
-    else:
-        parts = [f"rel {tolerance.relative:g}", f"abs {tolerance.absolute:g}"]
+        parts.append(f"{tolerance.steps} fp8 steps")
     if tolerance.fraction < 1:
         parts.append(f"on {tolerance.fraction:.2%}")
     if tolerance.cosine > -1:

@@ -126,11 +126,12 @@ def _first_failure(got, want, finite, error, magnitude, cosine, tolerance, spec)
     mask = np.isinf(want.numbers) & (got.numbers != want.numbers)
     if mask.any():
         return mask, "infinities of different sign"
+    bound = tolerance.absolute + tolerance.relative * magnitude
     if want.spacing is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
             steps = error / np.maximum(got.spacing, want.spacing)
         slack = _SCALE_SLACK if tolerance.steps else 0.0
-        mask = finite & (steps > tolerance.steps + slack)
+        mask = finite & (steps > tolerance.steps + slack) & (error > bound)
         if mask.any():
             return mask, f"more than {tolerance.steps} steps of the number format apart"
         mask = finite & (steps > slack)
@@ -140,7 +141,7 @@ def _first_failure(got, want, finite, error, magnitude, cosine, tolerance, spec)
         if error.any():
             return error > 0, "integers differ"
     else:
-        mask = finite & (error > tolerance.absolute + tolerance.relative * magnitude)
+        mask = finite & (error > bound)
         if mask.any():
             return mask, f"error above {tolerance.absolute:g} + {tolerance.relative:g} x largest of the row"
     rows = cosine < tolerance.cosine

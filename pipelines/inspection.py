@@ -1,8 +1,8 @@
 """`predecode inspect`: what an artifact's entry points do, from its manifest."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -11,15 +11,18 @@ from rich.text import Text
 
 from predecode.pipelines.artifact import read_manifest
 from predecode.pipelines.manifest import Dispatch, EntryPoint, KernelRecord, Manifest
+from predecode.pipelines.measurement import Measurement, measure
+from predecode.pipelines.records import encode
 
 KIND_STYLES = {"kernel": "cyan", "compiled": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """An artifact's manifest, ready to be shown."""
+    """An artifact's manifest, and the counters of its dispatches where they were taken, ready to be shown."""
 
     manifest: Manifest
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Keys: target, model, and per entry point its name, rows, dispatches and the rest of its audit."""
@@ -27,7 +30,9 @@ class Inspection:
         document = {
             "target": manifest.target.name,
             "model": manifest.model.name,
-            "entry_points": [_entry_json(manifest, entry) for entry in manifest.entry_points],
+            "entry_points": [
+                _entry_json(manifest, entry, self.measured.get(entry.name)) for entry in manifest.entry_points
+            ],
         }
         return json.dumps(document, indent=1, sort_keys=True)
 
@@ -35,17 +40,20 @@ class Inspection:
         """A self-contained page: every entry point as a timeline of dispatches."""
         from predecode.pipelines.timeline import render_page
 
-        return render_page(self.manifest)
+        return render_page(self.manifest, self.measured)
 
     def print_to(self, console: Console) -> None:
         """Tables for a terminal."""
-        for part in _renderables(self.manifest):
+        for part in _renderables(self.manifest, self.measured):
             console.print(part)
 
 
-def inspect(folder: Path | str) -> Inspection:
-    """Read the manifest of the artifact in ``folder``; needs no device and no other file of it."""
-    return Inspection(read_manifest(Path(folder)))
+def inspect(folder: Path | str, device: str | None = None) -> Inspection:
+    """Read the manifest of the artifact in ``folder``; needs no device and no other file of it.
+
+    With ``device`` "emulated" every entry point is also run once, and its dispatches are counted.
+    """
+    return Inspection(read_manifest(Path(folder)), measure(folder, device) if device else {})
 
 
 def floor_seconds(manifest: Manifest, dispatch: Dispatch) -> float | None:
@@ -93,9 +101,10 @@ def describe_geometry(manifest: Manifest) -> str:
     )
 
 
-def _entry_json(manifest: Manifest, entry: EntryPoint) -> dict:
+def _entry_json(manifest: Manifest, entry: EntryPoint, measurement: Measurement | None) -> dict:
     audit = entry.audit
-    return {
+    counted = {"measured": encode(measurement)} if measurement else {}
+    return counted | {
         "name": entry.name,
         "segment": entry.segment,
         "rows": entry.rows,
@@ -118,7 +127,7 @@ def _entry_json(manifest: Manifest, entry: EntryPoint) -> dict:
     }
 
 
-def _renderables(manifest: Manifest) -> Iterator[RenderableType]:
+def _renderables(manifest: Manifest, measured: Mapping[str, Measurement]) -> Iterator[RenderableType]:
     target = manifest.target
     yield Group(
         Text(describe_model(manifest), style="bold"),
@@ -131,6 +140,8 @@ def _renderables(manifest: Manifest) -> Iterator[RenderableType]:
     )
     for entry in manifest.entry_points:
         yield _entry_table(manifest, entry)
+        if entry.name in measured:
+            yield _counters_table(entry, measured[entry.name])
         yield _entry_summary(entry)
     if manifest.kernels:
         yield _kernel_table(manifest.kernels)
@@ -159,6 +170,30 @@ def _entry_table(manifest: Manifest, entry: EntryPoint) -> Table:
             format_bytes(dispatch.bytes_read),
             format_bytes(dispatch.bytes_written),
             format_seconds(seconds),
+        )
+    return table
+
+
+def _counters_table(entry: EntryPoint, measurement: Measurement) -> Table:
+    title = f"{entry.name}: counted while running, each row sees {measurement.context} tokens"
+    table = Table(title=title, title_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("dispatch", no_wrap=True)
+    for heading in ("instructions", "vector", "memory", "matrix operations", "loaded", "stored"):
+        table.add_column(heading, justify="right")
+    for number, (dispatch, counters) in enumerate(
+        zip(entry.audit.dispatches, measurement.dispatches, strict=True), 1
+    ):
+        classes = counters.wave_instructions
+        table.add_row(
+            str(number),
+            dispatch.name,
+            f"{sum(classes.values()):,}",
+            f"{classes['valu']:,}",
+            f"{classes['vmem'] + classes['smem']:,}",
+            f"{counters.matrix_operations:,}",
+            format_bytes(counters.bytes_loaded),
+            format_bytes(counters.bytes_stored),
         )
     return table
 

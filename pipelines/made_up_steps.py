@@ -12,17 +12,20 @@ _SEED = 0
 
 
 class MadeUpSteps:
-    """Steps of ``rows`` rows that extend one sequence per row, from the empty one.
+    """Steps of ``rows`` rows that extend one sequence per row, which has ``context`` tokens already.
 
+    Those tokens have places in the caches, but nothing has been written there.
     ``tokens`` int64 [rows] are those of the next step; set them to decode. Activations are seeded noise.
     """
 
-    def __init__(self, manifest: Manifest, rows: int):
+    def __init__(self, manifest: Manifest, rows: int, context: int = 0):
         self.tokens = np.arange(1, rows + 1, dtype=np.int64) % manifest.model.config.get("vocab_size", 2**31)
         self._wanted = caller_arguments(manifest.segments(rows))
         self._pool = PagePool(manifest.geometry)
         self._sequences = [PagedSequence() for _ in range(rows)]
         self._noise = np.random.default_rng(_SEED)
+        for _ in range(context):
+            self._pool.append(self._sequences)
 
     def next_arguments(self) -> dict[str, np.ndarray]:
         """Arguments of the next step; raises a `PredecodeError` when the pool or the context is full."""

@@ -161,8 +161,8 @@ class Tolerance:
 
     NaN and infinity masks must be equal. Then
     ``|given - expected| <= absolute + relative * max |expected row|`` and cosine >= ``cosine``.
-    Quantised results are compared after dequantisation, the distance counted in steps of their own number
-    format: at most ``steps`` of them, non-zero on at most ``fraction`` of the elements. Integers must be
+    Quantised results are compared after dequantisation; an element may also be up to ``steps`` steps of its
+    own number format away, and at most ``fraction`` of the elements may differ at all. Integers must be
     equal.
     """
 

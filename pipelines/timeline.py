@@ -1,6 +1,6 @@
 """`predecode inspect --html`: a self-contained page with each entry point as a timeline of dispatches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from predecode.pipelines.inspection import (
@@ -11,6 +11,7 @@ from predecode.pipelines.inspection import (
     format_seconds,
 )
 from predecode.pipelines.manifest import Dispatch, EntryPoint, KernelRecord, Manifest
+from predecode.pipelines.measurement import Counters, Measurement
 from predecode.pipelines.timeline_style import SCRIPT, STYLE
 
 # A longer timeline is broken into lines of this many dispatches.
@@ -19,8 +20,8 @@ _LINE = 48
 _TEXT_SHARE = 0.075
 
 
-def render_page(manifest: Manifest) -> str:
-    """The whole HTML document."""
+def render_page(manifest: Manifest, measured: Mapping[str, Measurement]) -> str:
+    """The whole HTML document; ``measured`` has the entry points whose dispatches were counted, by name."""
     entries = manifest.entry_points
     title = escape(f"{manifest.model.name} on {manifest.target.name}")
     links = (
@@ -28,7 +29,9 @@ def render_page(manifest: Manifest) -> str:
         if len(entries) > 1
         else ""
     )
-    sections = "".join(_section(manifest, number, entry) for number, entry in enumerate(entries))
+    sections = "".join(
+        _section(manifest, number, entry, measured.get(entry.name)) for number, entry in enumerate(entries)
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -67,7 +70,7 @@ def _legend(manifest: Manifest) -> str:
     )
 
 
-def _section(manifest: Manifest, number: int, entry: EntryPoint) -> str:
+def _section(manifest: Manifest, number: int, entry: EntryPoint, measurement: Measurement | None) -> str:
     dispatches = entry.audit.dispatches
     total = sum(_bytes(d) for d in dispatches)
     seconds = [floor_seconds(manifest, d) for d in dispatches]
@@ -75,6 +78,8 @@ def _section(manifest: Manifest, number: int, entry: EntryPoint) -> str:
     keys = [f"{number}-{i}" for i in range(len(dispatches))]
     shares = [_bytes(d) / total if total else 0.0 for d in dispatches]
     rows = list(zip(keys, dispatches, seconds, shares, strict=True))
+    counters = measurement.dispatches if measurement else (None,) * len(dispatches)
+    details = (_detail(*row, counted) for row, counted in zip(rows, counters, strict=True))
     ours = sum(d.kind == "kernel" for d in dispatches)
     return (
         f'<section id="{escape(entry.name)}"><header><h2>{escape(entry.name)}</h2>'
@@ -85,7 +90,7 @@ def _section(manifest: Manifest, number: int, entry: EntryPoint) -> str:
         f"{_strips(rows)}"
         '<p class="caption">in order of execution; slivers are drawn a little wider than they are</p>'
         f"{_table(rows, total, floor)}{_audit(entry)}"
-        f"{''.join(_detail(*row) for row in rows)}</section>"
+        f"{''.join(details)}</section>"
     )
 
 
@@ -155,7 +160,9 @@ def _audit(entry: EntryPoint) -> str:
     )
 
 
-def _detail(key: str, dispatch: Dispatch, seconds: float | None, share: float) -> str:
+def _detail(
+    key: str, dispatch: Dispatch, seconds: float | None, share: float, counted: Counters | None
+) -> str:
     bindings = "".join(
         f"<tr><td>{escape(b.name)}</td><td>{escape(b.access.replace('_', ' and '))}</td>"
         f"<td>{format_bytes(b.bytes)}</td></tr>"
@@ -166,7 +173,17 @@ def _detail(key: str, dispatch: Dispatch, seconds: float | None, share: float) -
         f"{' × '.join(map(str, dispatch.workgroups))} workgroups<br>read "
         f"{format_bytes(dispatch.bytes_read)}, "
         f"written {format_bytes(dispatch.bytes_written)}, floor {format_seconds(seconds)} ({share:.1%})"
-        f"<table>{bindings}</table></template>"
+        f"{_counted(counted)}<table>{bindings}</table></template>"
+    )
+
+
+def _counted(counters: Counters | None) -> str:
+    if counters is None:
+        return ""
+    return (
+        f"<br>counted while running: {sum(counters.wave_instructions.values()):,} wave instructions, "
+        f"{counters.matrix_operations:,} matrix operations, loaded {format_bytes(counters.bytes_loaded)}, "
+        f"stored {format_bytes(counters.bytes_stored)}"
     )
 
 

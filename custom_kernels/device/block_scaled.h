@@ -72,7 +72,9 @@ DEVICE void multiply_groups_by(const QuantizedRows &x, const RowPointers<TILES> 
         float weight_scale = band.scales[group + d * step];
 #pragma unroll
         for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
-          float scale = weight_scale * rows.scales[tile][c][group_major_scale_offset(0, group + d * step, x.rows)];
+          // An activation has few scales: 32 bits hold their offsets.
+          int group_scale = int(group_major_scale_offset(0, group + d * step, x.rows));
+          float scale = weight_scale * rows.scales[tile][c][group_scale];
 #pragma unroll
           for (int r = 0; r < ACCUMULATOR_ROWS; ++r) totals[tile].element[c][r] += scale * sums.element[c][r];
         }

@@ -5,9 +5,9 @@
 
 constexpr float INDEXER_SCALE_FLOOR = 1e-4f;
 
-// Rotates pair `pair` of `values`; pairs are (2i, 2i + 1), or (i, i + ROPE_DIM / 2) where not INTERLEAVED.
-template <int ROPE_DIM, bool INTERLEAVED> DEVICE void rotate(float *values, const float *rope_row) {
-  constexpr int PAIRS = ROPE_DIM / 2;
+// Rotates pair `pair` of `values`; pairs are (2i, 2i + 1), or (i, i + DIM / 2) where not INTERLEAVED.
+template <int DIM, bool INTERLEAVED> DEVICE void rotate(float *values, const float *rope_row) {
+  constexpr int PAIRS = DIM / 2;
   for (int pair = 0; pair < PAIRS; ++pair) {
     int first = INTERLEAVED ? 2 * pair : pair, second = INTERLEAVED ? 2 * pair + 1 : pair + PAIRS;
     float x = values[first], y = values[second], cosine = rope_row[pair], sine = rope_row[PAIRS + pair];
@@ -37,11 +37,11 @@ DEVICE float round_up_to_power_of_two(float scale) {
   return scale < __builtin_inff() ? bits_to_float(float_to_bits(scale) + 0x7FFFFF & 0x7F800000) : scale;
 }
 
-// Codes of one head, and its scale max(amax, 1e-4) / maximum, rounded up to a power of two where POWER_OF_TWO.
-template <bool POWER_OF_TWO> DEVICE float quantize_head(const float *values, uint8 *codes) {
+// Codes of one head, and its scale max(amax, 1e-4) / maximum, rounded up to a power of two where ROUND_UP.
+template <bool ROUND_UP> DEVICE float quantize_head(const float *values, uint8 *codes) {
   float amax = amax_of(values, INDEXER_HEAD_DIM);
   float scale = (amax < INDEXER_SCALE_FLOOR ? INDEXER_SCALE_FLOOR : amax) / FP8_MAXIMUM;
-  if (POWER_OF_TWO) scale = round_up_to_power_of_two(scale);
+  if (ROUND_UP) scale = round_up_to_power_of_two(scale);
   encode_scaled(values, codes, INDEXER_HEAD_DIM, scale);
   return scale;
 }

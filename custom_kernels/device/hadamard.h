@@ -1,4 +1,4 @@
-// Orthonormal Hadamard rotation of 128 elements, in Sylvester order: 8 consecutive elements in each of 16 lanes.
+// Orthonormal Hadamard rotation of 128 elements in Sylvester order, 8 consecutive ones in each of 16 lanes.
 #pragma once
 
 #include "compiler.h"

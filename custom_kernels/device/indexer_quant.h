@@ -15,9 +15,11 @@ DEVICE float round_up_to_power_of_two(float scale) {
   return scale < __builtin_inff() ? __builtin_bit_cast(float, bits) : scale;
 }
 
-// scale = max(amax, 1e-4) / maximum, rounded up to a power of two if asked; code = round(clamp(value * (1 / scale))).
-// Returns the head's scale in all its lanes, and this lane's eight codes. All lanes of the wave must call.
-template <bool TO_POWER_OF_TWO> DEVICE float quantize_head(const float (&values)[8], float maximum, uint32x2 &codes) {
+// scale = max(amax, 1e-4) / maximum, rounded up to a power of two if asked;
+// code = round(clamp(value * (1 / scale))). Returns the head's scale in all its lanes, and this lane's codes.
+// All lanes of the wave must call.
+template <bool TO_POWER_OF_TWO>
+DEVICE float quantize_head(const float (&values)[8], float maximum, uint32x2 &codes) {
   int amax_bits = 0;  // magnitudes order as integers, with NaN above all
 #pragma unroll
   for (int i = 0; i < 8; ++i)

@@ -1,7 +1,7 @@
-// Rotary embedding of columns held in registers, 8 consecutive ones per lane, consecutive lanes along the head.
+// Rotary embedding of columns in registers: 8 consecutive ones per lane, consecutive lanes along the head.
 //
-// A row of the table holds the cosines of the pairs, then their sines. No product is fused with a sum, so that
-// every target, and the reference, gets the same bits.
+// A row of the table holds the cosines of the pairs, then their sines. No product is fused with a sum: every
+// target, and the reference, gets the same bits.
 #pragma once
 
 #include "compiler.h"
@@ -19,8 +19,8 @@ DEVICE void rotate_interleaved(float (&values)[8], int dim, int rope_dim, const 
   }
 }
 
-// Pairs (i, i + rope_dim / 2), in two lanes that are rope_dim / 16 apart. That must be a power of two, and the
-// rotated columns must start in a lane that is a multiple of rope_dim / 8. All lanes of the wave must call.
+// Pairs (i, i + rope_dim / 2), in two lanes that are rope_dim / 16 apart. That must be a power of two, and
+// the rotated columns must start in a lane that is a multiple of rope_dim / 8. All lanes must call.
 DEVICE void rotate_halves(float (&values)[8], int dim, int rope_dim, const float *table_row) {
 #pragma clang fp contract(off)
   bool rotated = dim >= 0 && dim < rope_dim;
@@ -35,8 +35,8 @@ DEVICE void rotate_halves(float (&values)[8], int dim, int rope_dim, const float
   }
 }
 
-// `values` are columns `dim` to `dim + 7` of the `rope_dim` rotated columns of a head; a `dim` outside of them
-// leaves the values alone. All lanes of the wave must call.
+// `values` are columns `dim` to `dim + 7` of the `rope_dim` rotated columns of a head; any other `dim` leaves
+// the values alone. All lanes of the wave must call.
 template <bool HALVES> DEVICE void rotate(float (&values)[8], int dim, int rope_dim, const float *table_row) {
   if constexpr (HALVES) rotate_halves(values, dim, rope_dim, table_row);
   else rotate_interleaved(values, dim, rope_dim, table_row);

@@ -24,7 +24,8 @@ def open_device(arch: str, strict: bool) -> HalDevice:
     """Opens the emulated device of ``arch`` (``gfx942`` or ``gfx950``) in the runtime's hip driver.
 
     A strict device checks every access, register and wait of a kernel and poisons fresh memory, at a price in speed.
-    All four devices may be open in one process. Raises PredecodeError for another arch, without the extra
+    All four devices may be open in one process. After a fault the driver gives the opened device up, as it would a
+    GPU's context: open it again to go on. Raises PredecodeError for another arch, without the extra
     ``emulation``, and where the hip driver of this process already drives a real GPU.
     """
     if arch not in ARCHITECTURES:

@@ -37,7 +37,6 @@ struct GroupContext *group_context_create(struct Launch *launch) {
     group_context_destroy(context);
     return NULL;
   }
-  memset(context->waves, 0, wave_bytes * launch->wave_count);
   group->lds_size = launch->lds_bytes;
   group->wave_count = launch->wave_count;
   for (uint32_t i = 0; i < launch->wave_count; ++i) group->waves[i] = &context->waves[i];

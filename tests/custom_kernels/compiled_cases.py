@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import iree.runtime as rt
-import ml_dtypes
 import numpy as np
 import torch
 
@@ -13,14 +12,10 @@ from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.launch import KERNEL_FOLDER
 from predecode.custom_kernels.op import OPS, Op
 from predecode.custom_kernels.targets import Target
+from predecode.export.tensors import to_numpy
 
 from tests.custom_kernels.cases.case import Case, mismatch
 
-_NUMPY = {
-    torch.bfloat16: ml_dtypes.bfloat16,
-    torch.float8_e4m3fn: ml_dtypes.float8_e4m3fn,
-    torch.float8_e4m3fnuz: ml_dtypes.float8_e4m3fnuz,
-}
 CASE_FOLDER = Path(__file__).parent / "cases"
 
 
@@ -75,7 +70,7 @@ def run_cases(op: Op, cases: Sequence[Case], vmfb: bytes, device: rt.HalDevice) 
     for i, case in enumerate(cases):
         expected = op.reference(*case.arguments)
         expected = expected if isinstance(expected, tuple) else (expected,)
-        buffers = [rt.asdevicearray(device, _to_numpy(tensor)) for tensor in tensors_of(case)]
+        buffers = [rt.asdevicearray(device, to_numpy(tensor)) for tensor in tensors_of(case)]
         results = module[f"case_{i}"](*buffers)
         results = results if isinstance(results, tuple) else (results,)
         yield case, _first_mismatch(case, results, expected)
@@ -89,10 +84,3 @@ def _first_mismatch(case: Case, results, expected) -> str | None:
         if fault:
             return f"result {i}: {fault}"
     return None
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach().contiguous()
-    if tensor.dtype in _NUMPY:
-        return tensor.view(torch.uint8).numpy().view(_NUMPY[tensor.dtype]).reshape(tensor.shape)
-    return tensor.numpy()

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-
 from predecode.custom_kernels.formats import ElementFormat
+
 from tests.custom_kernels.reference_formats import decode
 
 
@@ -21,7 +21,8 @@ def encode(numbers: np.ndarray, element_format: ElementFormat) -> torch.Tensor:
     negative = np.signbit(numbers)
     if "fnuz" in element_format.name:
         negative &= nearest > 0  # there is no negative zero: its code is NaN
-    stored = np.where(np.isnan(numbers), 0x80 if "fnuz" in element_format.name else 0x7F, nearest + 128 * negative)
+    not_a_number = 0x80 if "fnuz" in element_format.name else 0x7F
+    stored = np.where(np.isnan(numbers), not_a_number, nearest + 128 * negative)
     return torch.from_numpy(stored.astype(np.uint8)).view(element_format.dtype)
 
 
@@ -43,10 +44,9 @@ def quantize_row(row: np.ndarray, element_format: ElementFormat) -> tuple[torch.
 def quantize_rows(rows: np.ndarray, element_format: ElementFormat) -> tuple[torch.Tensor, torch.Tensor]:
     """`quantize_row` of each row: codes [rows, columns], scales float32 [groups, rows] (group-major)."""
     pairs = [quantize_row(row, element_format) for row in rows]
+    codes = torch.stack([row.view(torch.uint8) for row, _ in pairs])
     scales = np.array([scales for _, scales in pairs], dtype=np.float32)
-    return torch.stack([codes.view(torch.uint8) for codes, _ in pairs]).view(element_format.dtype), torch.from_numpy(
-        scales.T.copy()
-    )
+    return codes.view(element_format.dtype), torch.from_numpy(scales.T.copy())
 
 
 def normalize_row(row: np.ndarray, weight: torch.Tensor, epsilon: float) -> np.ndarray:

@@ -30,6 +30,6 @@ def sylvester(size: int) -> np.ndarray:
 
 
 def turn_head(head: np.ndarray, table_row: np.ndarray, layout: str, dtype: torch.dtype) -> np.ndarray:
-    """An indexer head of 128: its first columns rotated, then Sylvester's matrix, each rounded to ``dtype``."""
+    """An indexer head of 128: first columns rotated, then Sylvester's matrix, each rounded to ``dtype``."""
     rotated = as_rounded(rotate_head(head, table_row, layout, first=0), dtype)
     return as_rounded(sylvester(128) @ rotated.astype(np.float64), dtype)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
 from predecode.custom_kernels.add_rms_norm_group_quant import OP, add_rms_norm_group_quant
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
+
 from tests.custom_kernels.cases.add_rms_norm_group_quant import cases
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.reference_quantize import normalize_row, quantize_rows
@@ -54,7 +54,9 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
     result, normed, total = add_rms_norm_group_quant(x, x, weight, 1e-5, element_format)
     assert result.layout == GROUP_MAJOR_SCALES and result.scales.shape == (2, 3)
     assert normed.shape == x.shape and torch.equal(total, x + x)
-    with pytest.raises(ValueError, match=r"residual is torch.bfloat16 \[2, 256\], expected torch.bfloat16 \[3, 256\]"):
+    with pytest.raises(
+        ValueError, match=r"residual is torch.bfloat16 \[2, 256\], expected torch.bfloat16 \[3, 256\]"
+    ):
         add_rms_norm_group_quant(x, x[:2], weight, 1e-5, element_format)
-    with pytest.raises(ValueError, match="weight is torch.float32"):
+    with pytest.raises(ValueError, match=r"weight is torch.float32"):
         add_rms_norm_group_quant(x, x, weight.float(), 1e-5, element_format)

@@ -1,5 +1,7 @@
 """`cp_gather_indexer_k_quant_cache` against a loop over sequences, tokens and page bytes."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -21,13 +23,15 @@ def brute(cache, block_table, cumulative_lengths, total, page_layout, element_fo
     scales = torch.zeros(total, 4, dtype=torch.int8)
     ends, row = cumulative_lengths.tolist(), 0
     offsets = {t: torch.tensor([key_offset(t, d, page_layout) for d in range(128)]) for t in range(64)}
-    for sequence, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+    for sequence, (start, end) in enumerate(pairwise(ends)):
         for position in range(end - start):
             page, token = cache[block_table[sequence, position // 64]], position % 64
             keys[row] = page[: 64 * 128 * size].reshape(-1, size)[offsets[token]]
             scales[row] = page[scale_bytes(token, size)]
             row += 1
-    return keys.reshape(total, -1).view(ELEMENT_FORMATS[element_format].dtype), scales.view(torch.float32)[:, 0]
+    return keys.reshape(total, -1).view(ELEMENT_FORMATS[element_format].dtype), scales.view(torch.float32)[
+        :, 0
+    ]
 
 
 def faults(given, expected, case):
@@ -89,4 +93,6 @@ def test_wrapper_refuses_other_shapes():
     with pytest.raises(ValueError, match="at least one row"):
         cp_gather_indexer_k_quant_cache(cache, table, ends, 0, E4M3FN)
     with pytest.raises(ValueError, match="expected int8"):
-        cp_gather_indexer_k_quant_cache(IndexerCache(data[:, 1:], PRESHUFFLED_PAGE), table, ends, total, E4M3FN)
+        cp_gather_indexer_k_quant_cache(
+            IndexerCache(data[:, 1:], PRESHUFFLED_PAGE), table, ends, total, E4M3FN
+        )

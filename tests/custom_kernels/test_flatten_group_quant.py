@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
 from predecode.custom_kernels.flatten_group_quant import OP, flatten_group_quant
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
+
 from tests.custom_kernels.cases.case import EXACT, mismatch
 from tests.custom_kernels.cases.flatten_group_quant import cases
 from tests.custom_kernels.reference_quantize import quantize_rows
@@ -19,7 +19,9 @@ def brute(x, element_format):
 
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
-    for given, expected, rule in zip(OP.overload(*case.arguments), brute(*case.arguments), case.compare, strict=True):
+    for given, expected, rule in zip(
+        OP.overload(*case.arguments), brute(*case.arguments), case.compare, strict=True
+    ):
         assert mismatch(given, expected, rule) is None
 
 
@@ -50,5 +52,5 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
     assert result.layout == GROUP_MAJOR_SCALES and result.scales.shape == (3, 2)
     with pytest.raises(ValueError, match=r"x is torch.float32 .*expected torch.bfloat16"):
         flatten_group_quant(x.float(), element_format)
-    with pytest.raises(ValueError, match="64 columns, expected a multiple of 128"):
+    with pytest.raises(ValueError, match=r"64 columns, expected a multiple of 128"):
         flatten_group_quant(x.reshape(2, 6, 64), element_format)

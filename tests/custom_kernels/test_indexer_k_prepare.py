@@ -19,7 +19,9 @@ def brute(k, weight, bias, epsilon, table, positions, layout):
     prepared = np.empty(k.shape, dtype=np.float32)
     for row, numbers in enumerate(k.double().numpy()):
         centred = numbers - numbers.mean()
-        normed = centred / np.sqrt((centred**2).mean() + epsilon) * weight.double().numpy() + bias.double().numpy()
+        normed = (
+            centred / np.sqrt((centred**2).mean() + epsilon) * weight.double().numpy() + bias.double().numpy()
+        )
         prepared[row] = turn_head(as_rounded(normed, k.dtype), table[positions[row]].numpy(), layout, k.dtype)
     return torch.from_numpy(prepared).to(k.dtype)
 
@@ -35,7 +37,15 @@ def test_other_definitions_are_noticed():
     expected = brute(*case.arguments)
     wrong = {
         "halves": (k, weight, bias, epsilon, table, positions, "halves"),
-        "no mean": (k - k.float().mean(1, keepdim=True).to(k.dtype) + 1, weight, bias * 0, epsilon, table, positions, layout),
+        "no mean": (
+            k - k.float().mean(1, keepdim=True).to(k.dtype) + 1,
+            weight,
+            bias * 0,
+            epsilon,
+            table,
+            positions,
+            layout,
+        ),
         "large epsilon": (k, weight, bias, 1.0, table, positions, layout),
         "a position off": (k, weight, bias, epsilon, table, positions.roll(1), layout),
         "rope dims last": (k.roll(64, 1), weight.roll(64), bias.roll(64), epsilon, table, positions, layout),

@@ -52,7 +52,12 @@ def test_other_layouts_and_formats_are_noticed(element_format):
         "plain page": (k, cache, slots, scale_format, PLAIN_PAGE.name, name),
         "other FP8 format": (k, cache, slots, scale_format, page_layout, other_format),
         "scales not powers of two": (k, cache, slots, "float32", page_layout, name),
-        "a page off": (k, cache, torch.where(slots < 0, slots, (slots + 64) % (64 * len(cache))), *case.arguments[3:]),
+        "a page off": (
+            k,
+            cache,
+            torch.where(slots < 0, slots, (slots + 64) % (64 * len(cache))),
+            *case.arguments[3:],
+        ),
         "a token off": (k, cache, torch.where(slots < 0, slots, slots ^ 1), *case.arguments[3:]),
         "padding rows written": (k, cache, padding_written, *case.arguments[3:]),
     }
@@ -93,5 +98,5 @@ def test_wrapper_keeps_the_layout_and_refuses_other_shapes():
         indexer_k_quant_and_cache(k, cache, slots, "UE8M0", E4M3FN)
     with pytest.raises(ValueError, match="one slot per row"):
         indexer_k_quant_and_cache(k, cache, slots.int(), "ue8m0", E4M3FN)
-    with pytest.raises(ValueError, match="expected torch.bfloat16"):
+    with pytest.raises(ValueError, match="expected torch"):
         indexer_k_quant_and_cache(k.float(), cache, slots, "ue8m0", E4M3FN)

@@ -69,7 +69,7 @@ def test_wrapper_refuses_other_shapes():
     assert values.shape == (1, 32, 128) and weights.shape == (1, 32)
     with pytest.raises(ValueError, match="gates"):
         indexer_q_prepare(q, gates[:, :16], table, positions, layout, E4M3FN)
-    with pytest.raises(ValueError, match="gates torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"gates torch\.bfloat16"):
         indexer_q_prepare(q, gates.bfloat16(), table, positions, layout, E4M3FN)
     with pytest.raises(ValueError, match="positions, 64"):
         indexer_q_prepare(q, gates, table[:, :32], positions, layout, E4M3FN)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.latent_norms_group_quant import OP, latent_norms_group_quant
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
+
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.latent_norms_group_quant import cases
 from tests.custom_kernels.reference_quantize import normalize_row, quantize_rows
@@ -39,7 +39,9 @@ def test_other_definitions_are_noticed(element_format):
     qkv_a, query_weight, latent_weight, query_epsilon, latent_epsilon, name = case.arguments
     weights, epsilons = (query_weight, latent_weight), (query_epsilon, latent_epsilon)
     expected = brute(*case.arguments)
-    assert any(faults(OP.overload(qkv_a, *weights, *epsilons[::-1], name), expected, case)), "epsilons swapped"
+    assert any(faults(OP.overload(qkv_a, *weights, *epsilons[::-1], name), expected, case)), (
+        "epsilons swapped"
+    )
     shifted = OP.overload(qkv_a.roll(8, 1), *weights, *epsilons, name)
     assert all(faults(shifted, expected, case)), "parts read eight columns off"
     latent_first = torch.cat((qkv_a[:, 256:384], qkv_a[:, :256], qkv_a[:, 384:]), 1)
@@ -58,9 +60,9 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
     result, normed = latent_norms_group_quant(qkv_a, query, latent, 1e-6, 1e-5, element_format)
     assert result.layout == GROUP_MAJOR_SCALES and result.scales.shape == (2, 3)
     assert normed.shape == (3, 64) and normed.dtype == torch.bfloat16
-    with pytest.raises(ValueError, match="query_weight has 192 columns"):
+    with pytest.raises(ValueError, match=r"query_weight has 192 columns"):
         latent_norms_group_quant(qkv_a, query[:192], latent, 1e-6, 1e-5, element_format)
-    with pytest.raises(ValueError, match="300 columns for Q = 256 and L = 64"):
+    with pytest.raises(ValueError, match=r"300 columns for Q = 256 and L = 64"):
         latent_norms_group_quant(qkv_a[:, :300], query, latent, 1e-6, 1e-5, element_format)
-    with pytest.raises(ValueError, match="latent_weight is torch.float32"):
+    with pytest.raises(ValueError, match=r"latent_weight is torch.float32"):
         latent_norms_group_quant(qkv_a, query, latent.float(), 1e-6, 1e-5, element_format)

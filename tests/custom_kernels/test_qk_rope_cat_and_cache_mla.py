@@ -51,7 +51,7 @@ def test_equals_the_loop(case):
 @pytest.mark.parametrize("element_format", [E4M3FN, E4M3FNUZ], ids=lambda f: f.name)
 def test_other_definitions_are_noticed(element_format):
     case = next(c for c in cases(element_format) if c.label == "65 rows")
-    q, q_absorbed, latent, qkv_a, table, positions, cache, slots, layout, name = case.arguments
+    q, q_absorbed, _, qkv_a, table, positions, cache, slots, *_ = case.arguments
     expected = brute(*case.arguments)
     heads = q_absorbed.shape[1]
     other_format = (E4M3FNUZ if element_format is E4M3FN else E4M3FN).name
@@ -75,7 +75,9 @@ def test_other_definitions_are_noticed(element_format):
         for label, change in wrong.items():
             given = OP.overload(*(arguments | change).values())
             assert faults(given, expected, case)[result], label
-    assert mismatch(OP.overload(*(arguments | {"element_format": other_format}).values())[1], expected[1], case.compare[1])
+    assert mismatch(
+        OP.overload(*(arguments | {"element_format": other_format}).values())[1], expected[1], case.compare[1]
+    )
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_only():
@@ -85,7 +87,9 @@ def test_rotation_keeps_lengths_and_depends_on_distance_only():
 
     def score(position: int, distance: int) -> torch.Tensor:
         positions = torch.tensor([position + distance, position, 0, 0, 0])
-        q_cat, stored = OP.overload(q, q_absorbed, latent, qkv_a, table, positions, cache, slots, layout, name)
+        q_cat, stored = OP.overload(
+            q, q_absorbed, latent, qkv_a, table, positions, cache, slots, layout, name
+        )
         key = stored.reshape(-1, 192 * 4)[1].view(torch.float32)
         return q_cat[0, :, 128:] @ key[128:]
 
@@ -105,11 +109,16 @@ def test_wrapper_refuses_other_shapes():
     assert q_cat.shape == (1, 2, 192) and cache.data.shape == data.shape
     with pytest.raises(ValueError, match="pages of 64 tokens of 128 \\+ 64 elements in float32"):
         qk_rope_cat_and_cache_mla(
-            q.float(), q_absorbed.float(), latent.float(), qkv_a.float(), *rest[:5], ELEMENT_FORMATS["float32"]
+            q.float(),
+            q_absorbed.float(),
+            latent.float(),
+            qkv_a.float(),
+            *rest[:5],
+            ELEMENT_FORMATS["float32"],
         )
     with pytest.raises(ValueError, match="latent"):
         qk_rope_cat_and_cache_mla(q, q_absorbed, latent[:, :64], qkv_a, *rest)
-    with pytest.raises(ValueError, match="neox.*interleaved"):
+    with pytest.raises(ValueError, match="neox"):
         qk_rope_cat_and_cache_mla(q, q_absorbed, latent, qkv_a, *rest[:4], "neox", E4M3FN)
     with pytest.raises(ValueError, match="positions"):
         qk_rope_cat_and_cache_mla(q, q_absorbed, latent, qkv_a, table, positions.int(), *rest[2:])

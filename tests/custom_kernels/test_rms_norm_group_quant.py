@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
 from predecode.custom_kernels.rms_norm_group_quant import OP, rms_norm_group_quant
+
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.rms_norm_group_quant import cases
 from tests.custom_kernels.reference_quantize import normalize_row, quantize_rows
@@ -53,7 +53,9 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
     result, normed = rms_norm_group_quant(x, weight, 1e-5, element_format)
     assert result.layout == GROUP_MAJOR_SCALES and result.scales.shape == (2, 3)
     assert normed.shape == x.shape and normed.dtype == torch.bfloat16
-    with pytest.raises(ValueError, match=r"weight is torch.bfloat16 \[128\], expected torch.bfloat16 \[256\]"):
+    with pytest.raises(
+        ValueError, match=r"weight is torch.bfloat16 \[128\], expected torch.bfloat16 \[256\]"
+    ):
         rms_norm_group_quant(x, weight[:128], 1e-5, element_format)
-    with pytest.raises(ValueError, match="192 columns, expected a multiple of 128"):
+    with pytest.raises(ValueError, match=r"192 columns, expected a multiple of 128"):
         rms_norm_group_quant(x[:, :192], weight[:192], 1e-5, element_format)

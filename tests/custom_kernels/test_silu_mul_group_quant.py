@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
 from predecode.custom_kernels.silu_mul_group_quant import OP, silu_mul_group_quant
+
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.silu_mul_group_quant import cases
 from tests.custom_kernels.reference_quantize import quantize_rows
@@ -38,7 +38,9 @@ def test_other_definitions_are_noticed(element_format):
     x, _ = case.arguments
     expected = brute(*case.arguments)
     gate, up = x.chunk(2, dim=1)
-    assert any(faults(OP.overload(torch.cat((up, gate), 1), element_format), expected, case)), "up before gate"
+    assert any(faults(OP.overload(torch.cat((up, gate), 1), element_format), expected, case)), (
+        "up before gate"
+    )
     interleaved = torch.stack((gate, up), 2).reshape(x.shape)
     assert any(faults(OP.overload(interleaved, element_format), expected, case)), "gate and up interleaved"
     assert any(faults(brute(x, element_format, round_product=False), expected, case)), "product not rounded"
@@ -55,7 +57,7 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
     result = silu_mul_group_quant(x, element_format)
     assert result.layout == GROUP_MAJOR_SCALES
     assert result.values.shape == (3, 256) and result.scales.shape == (2, 3)
-    with pytest.raises(ValueError, match="expected torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"expected torch.bfloat16"):
         silu_mul_group_quant(x.float(), element_format)
-    with pytest.raises(ValueError, match="64 columns, expected a multiple of 128"):
+    with pytest.raises(ValueError, match=r"64 columns, expected a multiple of 128"):
         silu_mul_group_quant(x[:, :128], element_format)

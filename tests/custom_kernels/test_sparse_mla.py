@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.sparse_mla import OP, sparse_mla
 from predecode.custom_kernels.values import LatentCache
+
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.sparse_mla import cases
 from tests.custom_kernels.reference_formats import decode
@@ -24,7 +24,9 @@ def brute(query, cache, slots, value_dim, scale):
         chosen = [slot for slot in slots[row].tolist() if slot >= 0]
         if not chosen:
             continue
-        keys = np.stack([decode(pool[slot * stride : (slot + 1) * stride].view(query.dtype)) for slot in chosen])
+        keys = np.stack(
+            [decode(pool[slot * stride : (slot + 1) * stride].view(query.dtype)) for slot in chosen]
+        )
         for head in range(heads):
             scores = keys @ queries[row, head] * scale
             weights = np.exp(scores - scores.max())
@@ -48,7 +50,13 @@ def test_other_definitions_are_noticed(element_format):
         "the other FP8 format": (query.view(other), cache, slots, value_dim, scale),
         "no scale": (query, cache, slots, value_dim, 1.0),
         "a slot further": (query, cache, torch.where(slots >= 0, (slots + 1) % 512, slots), value_dim, scale),
-        "one slot less": (query, cache, torch.where(slots == slots.max(1, True).values, -1, slots), value_dim, scale),
+        "one slot less": (
+            query,
+            cache,
+            torch.where(slots == slots.max(1, True).values, -1, slots),
+            value_dim,
+            scale,
+        ),
         "heads in another order": (query.flip(1), cache, slots, value_dim, scale),
         "slot 0 instead of -1": (query, cache, slots.clamp_min(0), value_dim, scale),
         "bytes in another order": (query, cache.roll(1, 1), slots, value_dim, scale),
@@ -73,11 +81,13 @@ def test_wrapper_refuses_other_shapes():
     query, data, slots, value_dim, scale = cases(ELEMENT_FORMATS["e4m3fn"])[0].arguments
     cache = LatentCache(data)
     assert sparse_mla(query, cache, slots, value_dim, scale).dtype == torch.bfloat16
-    with pytest.raises(ValueError, match=r"cache is torch.int8 \[8, 3070\], expected torch.int8 \[pages, 3072\]"):
+    with pytest.raises(
+        ValueError, match=r"cache is torch.int8 \[8, 3070\], expected torch.int8 \[pages, 3072\]"
+    ):
         sparse_mla(query, LatentCache(data[:, :-2]), slots, value_dim, scale)
-    with pytest.raises(ValueError, match="slots is torch.int64"):
+    with pytest.raises(ValueError, match=r"slots is torch.int64"):
         sparse_mla(query, cache, slots.long(), value_dim, scale)
-    with pytest.raises(ValueError, match="value_dim is 49"):
+    with pytest.raises(ValueError, match=r"value_dim is 49"):
         sparse_mla(query, cache, slots, 49, scale)
-    with pytest.raises(ValueError, match="query is torch.bfloat16, expected one of"):
+    with pytest.raises(ValueError, match=r"query is torch.bfloat16, expected one of"):
         sparse_mla(query.to(torch.bfloat16), cache, slots, value_dim, scale)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.topk_slots import OP, topk_slots
+
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.topk_slots import cases
 
@@ -35,12 +35,13 @@ def test_other_selections_are_noticed():
         case = by_label[label]
         return mismatch(OP.overload(*change(*case.arguments)), brute(*case.arguments), case.compare[0])
 
-    assert differs("best of 64", lambda l, n, t, k: (-l, n, t, k)), "the smallest"
-    assert differs("all equal", lambda l, n, t, k: (torch.arange(384.0).expand(2, -1), n, t, k)), "the last of equals"
-    assert differs("pages backwards", lambda l, n, t, k: (l, n, t.flip(1), k)), "pages forwards"
-    assert differs("lengths around topk", lambda l, n, t, k: (l, n - 1, t, k)), "a token too few"
-    half = lambda l, n, t, k: (l.to(torch.bfloat16).float(), n, t, k)  # noqa: E731
-    assert differs("equal but for the last bits", half), "scores rounded on the way"
+    assert differs("best of 64", lambda x, n, t, k: (-x, n, t, k)), "the smallest"
+    last = torch.arange(384.0).expand(2, -1)
+    assert differs("all equal", lambda x, n, t, k: (last, n, t, k)), "the last of equals"
+    assert differs("pages backwards", lambda x, n, t, k: (x, n, t.flip(1), k)), "pages forwards"
+    assert differs("lengths around topk", lambda x, n, t, k: (x, n - 1, t, k)), "a token too few"
+    rounded = "equal but for the last bits"
+    assert differs(rounded, lambda x, n, t, k: (x.bfloat16().float(), n, t, k)), "scores rounded on the way"
 
 
 def test_a_wrong_order_is_noticed():
@@ -57,9 +58,11 @@ def test_wrapper_refuses_other_shapes():
     logits, lengths = torch.zeros(2, 128), torch.tensor([3, 128], dtype=torch.int32)
     table = torch.zeros(2, 2, dtype=torch.int32)
     assert topk_slots(logits, lengths, table, 5).shape == (2, 5)
-    with pytest.raises(ValueError, match=r"logits is torch.float32 \[2, 100\], expected torch.float32 \[2, 128\]"):
+    with pytest.raises(
+        ValueError, match=r"logits is torch.float32 \[2, 100\], expected torch.float32 \[2, 128\]"
+    ):
         topk_slots(logits[:, :100], lengths, table, 5)
-    with pytest.raises(ValueError, match="lengths is torch.int64"):
+    with pytest.raises(ValueError, match=r"lengths is torch.int64"):
         topk_slots(logits, lengths.long(), table, 5)
-    with pytest.raises(ValueError, match="topk is 0"):
+    with pytest.raises(ValueError, match=r"topk is 0"):
         topk_slots(logits, lengths, table, 0)

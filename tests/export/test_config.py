@@ -108,6 +108,13 @@ REFUSALS = {
         },
         "activation_scheme = 'static'",
     ),
+    "quantisation as text": ({"quantization_config": "fp8"}, "quantization_config = 'fp8'"),
+    "rope as text": ({"rope_parameters": "yarn"}, "rope_parameters = 'yarn'"),
+    "layer types as a number": ({"indexer_types": 78}, "indexer_types = 78"),
+    "negative dense layers": (
+        {"mlp_layer_types": None, "first_k_dense_replace": -1},
+        "first_k_dense_replace = -1",
+    ),
     "rope dim": ({"qk_rope_head_dim": 32}, "qk_rope_head_dim = 32"),
     "index head dim": ({"index_head_dim": 64}, "index_head_dim = 64"),
     "value heads not in groups": ({"v_head_dim": 64}, "v_head_dim = 64"),

@@ -145,6 +145,15 @@ def test_one_code_apart_is_one_step(keys):
     assert "more than 1 steps" in compare_pages(moved, pages, ONE_STEP).first_bad.reason
 
 
+def test_small_elements_may_be_as_far_as_the_row_allows(keys):
+    keys[3, 4], moved = 0.001, keys.copy()
+    moved[3, 4] = 0.5
+    pair = key_pages(moved, np.ones(128)), key_pages(keys, np.ones(128))
+    assert not compare_pages(*pair, Tolerance(steps=1)).passed
+    assert compare_pages(*pair, Tolerance(steps=1, relative=0.01)).passed
+    assert not compare_pages(*pair, Tolerance(steps=1, relative=0.001)).passed
+
+
 def test_many_codes_apart_exceed_the_fraction(keys):
     pages = key_pages(keys, np.ones(128))
     moved = pages.copy()

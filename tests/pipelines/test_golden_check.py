@@ -49,6 +49,7 @@ def test_a_wrong_logit_is_found_in_any_row_and_step(step_artifact, rewrite):
     assert not report.passed
     assert [output.passed for output in report.outputs] == [False, True]
     assert report.outputs[0].max_abs == pytest.approx(0.5, rel=1e-5)
+    assert report.outputs[0].cosine < 1 - 2e-6
     assert "step.logits in step 1" in report.first_mismatch
     assert "row 1, dim 9 (byte 100)" in report.first_mismatch
 

@@ -42,10 +42,11 @@ class Context:
     counters: str = "0"
     needed: str = "NEED_NOTHING"
     first_line: int = 0
+    split: list[tuple[list[Access], list[Access]]] = field(default_factory=list)
 
     def begin(self, instruction: Instruction) -> None:
         self.instruction = instruction
-        self.reads, self.writes = [], []
+        self.reads, self.writes, self.split = [], [], []
         self.step, self.step_immediate, self.counters = "STEP_LANES", 0, "0"
         self.first_line = len(self.lines)
 
@@ -63,16 +64,26 @@ class Context:
         """A constant where a step's operands are counted by position."""
         self.reads.append(Access(EXEC, 0))
 
+    def split_low_from_low(self) -> None:
+        """The low word of a 64-bit result depends on the low words of the operands, all else on all of them."""
+        wide = max(self.writes, key=lambda access: access.count)
+        low_reads = [Access(a.register, min(a.count, 1), a.need) for a in self.reads]
+        others = [Access(wide.register + 1, 1), *(a for a in self.writes if a is not wide)]
+        self.split = [(self.reads, others), (low_reads, [Access(wide.register, 1)])]
+
     def finish(self) -> None:
         """In strict mode, put the check of the instruction's operands before its C."""
         if not self.strict or not (self.reads or self.writes or self.step in ("STEP_WAIT", "STEP_BARRIER")):
             return
-        operands = ", ".join(f"{{{a.register}, {a.count}, {a.need}}}" for a in (*self.reads, *self.writes))
-        self.steps.append(
-            f"    {{{self.instruction.address:#x}ull, {self.step_immediate:#x}u, {self.step}, {self.counters}, "
-            f"{len(self.reads)}, {len(self.writes)}, {{{operands}}}}},"
-        )
-        self.lines.insert(self.first_line, f"    if (strict_step(w, &steps[{len(self.steps) - 1}])) return WAVE_FAULTED;")
+        checks = []
+        for reads, writes in self.split or [(self.reads, self.writes)]:
+            operands = ", ".join(f"{{{a.register}, {a.count}, {a.need}}}" for a in (*reads, *writes))
+            checks.append(f"strict_step(w, &steps[{len(self.steps)}])")
+            self.steps.append(
+                f"    {{{self.instruction.address:#x}ull, {self.step_immediate:#x}u, {self.step}, {self.counters}, "
+                f"{len(reads)}, {len(writes)}, {{{operands}}}}},"
+            )
+        self.lines.insert(self.first_line, f"    if ({' || '.join(checks)}) return WAVE_FAULTED;")
 
     def step_table(self) -> str:
         if not self.steps:

@@ -104,6 +104,16 @@ def _emit_packed_f32(context: Context) -> None:
         lines += [f"            {half} = bits_f32({value});", "        }"]
     lines += ["        KEEP(to, l, low);", "        KEEP(to + 64, l, high);", "    }"]
     _call(context, context.helper(name, _parameters(sources, True), "\n".join(lines)), sources, 2)
+    _split_words(context, count, decoded.opsel, _high_select(decoded))
+
+
+def _split_words(context: Context, count: int, low_select: int, high_select: int) -> None:
+    """Each word of the result depends on the words selected for it only."""
+    decoded = context.instruction.decoded
+    codes = [getattr(decoded, name).offset for name in ("src0", "src1", "src2")[:count]]
+    for i, select in enumerate((low_select, high_select)):
+        reads = [Access(code + (select >> k & 1), 1) for k, code in enumerate(codes) if code < 128 or code >= FIRST_VGPR]
+        context.split.append((reads, [Access(decoded.vdst.offset + i, 1)]))
 
 
 def _emit_packed_move(context: Context) -> None:
@@ -113,6 +123,10 @@ def _emit_packed_move(context: Context) -> None:
     body = (f"    LANES {{\n        const uint32_t low = {low}, high = {high};\n        KEEP(to, l, low);\n"
             f"        KEEP(to + 64, l, high);\n    }}")
     _call(context, context.helper("v_pk_mov_b32", _parameters(sources, True), body), sources, 2)
+    for i, name in enumerate(("src0", "src1")):
+        code = getattr(decoded, name).offset
+        reads = [Access(code + (decoded.opsel >> i & 1), 1)] if code < 128 or code >= FIRST_VGPR else []
+        context.split.append((reads, [Access(decoded.vdst.offset + i, 1)]))
 
 
 def _emit_mixed(context: Context) -> None:
@@ -133,7 +147,6 @@ def _emit_mixed(context: Context) -> None:
         half = f"bits_f16({value.format('odd_f32((double)a * (double)b + (double)c)')})"
         kept = f"(to[l] & 0xffff) | {half} << 16" if "HI" in name.split("_")[2] else f"(to[l] & 0xffff0000u) | {half}"
         lines.append(f"        KEEP(to, l, {kept});")
-        context.read(decoded.vdst.offset, 1)
     lines.append("    }")
     _call(context, context.helper(name, _parameters(sources), "\n".join(lines)), sources, 1)
 

@@ -57,6 +57,8 @@ def emit_scalar_operation(context: Context) -> bool:
     if operation.condition:
         context.write_condition(operation.condition)
     context.emit("}")
+    if instruction.name in ("S_MOV_B64", "S_CSELECT_B64", "S_LSHL_B64"):
+        context.split_low_from_low()
     return True
 
 

@@ -15,6 +15,8 @@ _C_TYPES = {
 _ENCODE = {"f32": "bits_f32({})", "f64": "bits_f64({})", "f16": "bits_f16({})"}
 _HALVES = ("f16", "u16", "i16", "raw_f16")
 _NAMES = "abce"
+# 64-bit results whose low word does not depend on the high words of the operands: compilers leave those undefined.
+_LOW_FROM_LOW = ("V_MOV_B64", "V_MAD_U64_U32", "V_MAD_I64_I32", "V_LSHL_ADD_U64", "V_LSHLREV_B64")
 _CLAMPS = {"u32": (0, 2**32 - 1), "i32": (-(2**31), 2**31 - 1), "u16": (0, 65535), "i16": (-32768, 32767)}
 
 
@@ -281,15 +283,13 @@ def emit_vector_operation(context: Context) -> bool:
     else:
         count = 2 if is_wide(operation.result) else 1
         destination = context.vector_destination(decoded.vdst.offset, count)
-        if "D" in operation.sources or operation.keeps_half or modifiers.select & 8:
-            context.read(destination_register(decoded), count)
+        if "D" in operation.sources:
+            context.read(decoded.vdst.offset, count)
         _emit_result(context, helper, destination, mask, arguments, operation, sdwa)
+        if operation.name in _LOW_FROM_LOW:
+            context.split_low_from_low()
     context.emit("}")
     return True
-
-
-def destination_register(decoded) -> int:
-    return decoded.vdst.offset
 
 
 def _emit_result(context, helper, destination, mask, arguments, operation, sdwa) -> None:

@@ -12,7 +12,18 @@ def cases(element_format: ElementFormat) -> list[Case]:
     # Without rounding to FP8, the last bit of a rotation may be seen.
     q_rule = EXACT if element_format.is_quantized else Comparison(relative=1e-6)
 
-    def case(label, slots, pages, heads=2, nope=64, latent=128, rope=64, q_lora=64, layout="interleaved", factor=1.0):
+    def case(
+        label,
+        slots,
+        pages,
+        heads=2,
+        nope=64,
+        latent=128,
+        rope=64,
+        q_lora=64,
+        layout="interleaved",
+        factor=1.0,
+    ):
         slots = torch.as_tensor(slots)
         rows = len(slots)
 

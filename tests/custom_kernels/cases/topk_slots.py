@@ -1,8 +1,8 @@
 """Cases of `topk_slots`."""
 
 import torch
-
 from predecode.custom_kernels.formats import ElementFormat
+
 from tests.custom_kernels.cases.case import EXACT, Case
 
 PAGE = 64
@@ -36,6 +36,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
     special = row_of(0.0, -0.0, 1e-45, -1e-45, float("inf"), float("-inf"), 1.0, -1.0, 3e38, -3e38, pages=4)
     not_a_number = torch.randn(1, 256, generator=generator)
     not_a_number[0, [3, 77, 200]] = torch.tensor([float("nan"), -float("nan"), float("nan")])
+    tiny = torch.randn(1, 2048, generator=generator) * 1e-38
     close = 1.0 + torch.randint(0, 3, (1, 8192), generator=generator) * 2.0**-23
     backwards = torch.arange(9, -1, -1, dtype=torch.int32)[None].repeat(2, 1)
     return [
@@ -53,7 +54,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("special values", [256, 255], 4, 77, special),
         case("NaN is above all", [256], 4, 2, not_a_number),
         case("equal but for the last bits", [8192, 8000], 128, 2048, close),
-        case("tiny differences around zero", [2048], 32, 512, torch.randn(1, 2048, generator=generator) * 1e-38),
+        case("tiny differences around zero", [2048], 32, 512, tiny),
         case("pages backwards", [640, 577], 10, 64, table=backwards),
         case("one page repeated", [640], 10, 64, table=torch.full((1, 10), 7, dtype=torch.int32)),
         case("65 rows", [(53 * row) % 257 for row in range(65)], 4, 32),

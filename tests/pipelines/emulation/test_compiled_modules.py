@@ -21,11 +21,6 @@ def _specialized(case: CompiledCase, arch: str) -> str:
     return case.mlir.replace("FLOAT8", FLOAT8[arch][0])
 
 
-@functools.cache
-def _device(arch: str, strict: bool) -> iree.runtime.HalDevice:
-    return emulation.open_device(arch, strict)
-
-
 def _load(module: bytes, config: iree.runtime.Config):
     return iree.runtime.load_vm_module(iree.runtime.VmModule.copy_buffer(config.vm_instance, module), config)
 
@@ -48,8 +43,9 @@ def _expected(case: CompiledCase, arch: str, inputs: list[np.ndarray]) -> np.nda
 def _emulated(case: CompiledCase, arch: str, strict: bool, inputs: list[np.ndarray]) -> np.ndarray:
     flags = ["--iree-hal-target-device=hip", f"--iree-rocm-target={arch}", *case.flags]
     module = compiler.compile_str(_specialized(case, arch), input_type="auto", extra_args=flags)
+    device = emulation.open_device(arch, strict)  # One each: the driver gives a device up after a fault.
     try:
-        return _load(module, iree.runtime.Config(device=_device(arch, strict))).main(*inputs).to_host()
+        return _load(module, iree.runtime.Config(device=device)).main(*inputs).to_host()
     except Exception as error:
         raise emulation.pending_fault() or error from error
 
