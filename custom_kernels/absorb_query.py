@@ -56,11 +56,18 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    heads, _, latent = call["weight"].shape
+    nope = call["q"].shape[1] // heads - call["rope_dim"]
+    return {"q": call["q"].shape[0] * heads * nope * call["q"].element_size(), "weight": heads * nope * latent}
+
+
 OP = define_op(
     "absorb_query(Tensor q, Tensor weight, Tensor weight_scales, int rope_dim) -> Tensor",
     reference,
     _fake,
     launch=_launch,
+    touched=_touched,
 )
 
 

@@ -1,8 +1,9 @@
 // Residual sum and its RMSNorm, one row per workgroup. CHUNKS: register chunks of a row.
 #include "row.h"
 
-DEVICE void add_and_norm_row(const bf16 *x, const bf16 *residual, const bf16 *weight, uint8 *values, float *scales,
-                             bf16 *normed, bf16 *total, int rows, int columns, float epsilon, int index) {
+DEVICE void add_and_norm_row(const bf16 *x, const bf16 *residual, const bf16 *weight, uint8 *values,
+                             float *scales, bf16 *normed, bf16 *total, int rows, int columns, float epsilon,
+                             int index) {
   int64 first = row_major_offset(index, 0, columns);
   Row<CHUNKS> row, other;
   load_row<CHUNKS>(x + first, columns, row);
@@ -17,9 +18,9 @@ DEVICE void add_and_norm_row(const bf16 *x, const bf16 *residual, const bf16 *we
   store_row<CHUNKS>(row, columns, normed + first);
 }
 
-KERNEL(ROW_THREADS) void add_rms_norm_group_quant(const bf16 *x, const bf16 *residual, const bf16 *weight,
-                                                  uint8 *values, float *scales, bf16 *normed, bf16 *total, int rows,
-                                                  int columns, int epsilon) {
+KERNEL(ROW_THREADS)
+void add_rms_norm_group_quant(const bf16 *x, const bf16 *residual, const bf16 *weight, uint8 *values,
+                              float *scales, bf16 *normed, bf16 *total, int rows, int columns, int epsilon) {
   add_and_norm_row(x, residual, weight, values, scales, normed, total, rows, columns,
                    __builtin_bit_cast(float, epsilon), workgroup_x());
 }

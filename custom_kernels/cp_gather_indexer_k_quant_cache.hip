@@ -1,15 +1,11 @@
 // Gathers paged indexer keys and scales into rows; 8 lanes of 16 bytes per row, 8 rows per workgroup.
 // PRESHUFFLED: the page's key layout.
-#include "layouts.h"
+#include "indexer_page.h"
 
 constexpr int THREADS = 64;
 constexpr int VECTOR = 16;
 constexpr int ROW_LANES = INDEXER_HEAD_DIM / VECTOR;
 constexpr int ROWS = THREADS / ROW_LANES;
-
-DEVICE int key_offset(int token, int dim) {
-  return PRESHUFFLED ? preshuffled_page_key_offset(token, dim) : plain_page_key_offset(token, dim);
-}
 
 // The sequence that holds `row`: the last one that starts at or before it. Empty sequences hold none.
 DEVICE int owner_of(int row, const int *cumulative_lengths, int sequences) {
@@ -35,7 +31,7 @@ DEVICE void gather_rows(const uint8 *cache, const int *block_table, const int *c
     int64 page = block_table[int64(owner) * uint32(table_width) + position / PAGE_TOKENS];
     int token = position % PAGE_TOKENS;
     const uint8 *page_bytes = cache + page * INDEXER_PAGE_BYTES;
-    key = *(const uint32x4 *)(page_bytes + key_offset(token, dim));
+    key = *(const uint32x4 *)(page_bytes + page_key_offset(token, dim));
     scale = *(const float *)(page_bytes + page_scale_offset(token));
   }
   *(uint32x4 *)(keys + row_major_offset(row, dim, INDEXER_HEAD_DIM)) = key;

@@ -72,12 +72,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    return {"cache": call["total"] * call["cache"].shape[1] // PAGE_TOKENS}
+
+
 OP = define_op(
     "cp_gather_indexer_k_quant_cache(Tensor cache, Tensor block_table, Tensor cumulative_lengths, int total, "
     "str page_layout, str element_format) -> (Tensor, Tensor)",
     reference,
     _fake,
     launch=_launch,
+    touched=_touched,
 )
 
 

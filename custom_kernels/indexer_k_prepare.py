@@ -72,12 +72,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    return {"rope_table": call["k"].shape[0] * call["rope_table"].shape[1] * 4}
+
+
 OP = define_op(
     "indexer_k_prepare(Tensor k, Tensor weight, Tensor bias, float epsilon, Tensor rope_table, "
     "Tensor positions, str rope_layout) -> Tensor",
     reference,
     _fake,
     launch=_launch,
+    touched=_touched,
 )
 
 

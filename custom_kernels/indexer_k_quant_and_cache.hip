@@ -1,14 +1,11 @@
 // Quantises the indexer's keys and stores them in the paged cache; 16 lanes per row, four rows per workgroup.
 // PRESHUFFLED: the page's key layout. POWER_OF_TWO: scales are rounded up to one.
 #include "bf16.h"
+#include "indexer_page.h"
 #include "indexer_quant.h"
 
 constexpr int THREADS = 64;
 constexpr int ROWS = THREADS / HEAD_LANES;
-
-DEVICE int key_offset(int token, int dim) {
-  return PRESHUFFLED ? preshuffled_page_key_offset(token, dim) : plain_page_key_offset(token, dim);
-}
 
 DEVICE void store_keys(const bf16 *k, uint8 *cache, const int64 *slot_mapping, int rows, int tile) {
   int row = tile * ROWS + thread_id() / HEAD_LANES;
@@ -21,7 +18,7 @@ DEVICE void store_keys(const bf16 *k, uint8 *cache, const int64 *slot_mapping, i
   if (slot < 0) return;
   uint8 *page = cache + slot / PAGE_TOKENS * INDEXER_PAGE_BYTES;
   int token = slot % PAGE_TOKENS;
-  *(uint32x2 *)(page + key_offset(token, dim)) = codes;
+  *(uint32x2 *)(page + page_key_offset(token, dim)) = codes;
   if (dim == 0) *(float *)(page + page_scale_offset(token)) = scale;
 }
 

@@ -16,7 +16,7 @@ from predecode.custom_kernels.cache_bytes import (
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.indexer_quantize import SCALE_FORMATS, UE8M0, quantize_head
 from predecode.custom_kernels.launch import Launch
-from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM, INDEXER_PAGES, PRESHUFFLED_PAGE
+from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM, INDEXER_PAGES, PAGE_TOKENS, PRESHUFFLED_PAGE
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import IndexerCache
@@ -76,6 +76,10 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    return {"cache": call["k"].shape[0] * call["cache"].shape[1] // PAGE_TOKENS}
+
+
 OP = define_op(
     "indexer_k_quant_and_cache(Tensor k, Tensor cache, Tensor slot_mapping, str scale_format, "
     "str page_layout, str element_format) -> Tensor",
@@ -83,6 +87,7 @@ OP = define_op(
     _fake,
     in_place={0: "cache"},
     launch=_launch,
+    touched=_touched,
 )
 
 

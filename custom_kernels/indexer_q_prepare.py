@@ -64,12 +64,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    return {"rope_table": call["gates"].shape[0] * call["rope_table"].shape[1] * 4}
+
+
 OP = define_op(
     "indexer_q_prepare(Tensor q, Tensor gates, Tensor rope_table, Tensor positions, str rope_layout, "
     "str element_format) -> (Tensor, Tensor)",
     reference,
     _fake,
     launch=_launch,
+    touched=_touched,
 )
 
 

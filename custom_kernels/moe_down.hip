@@ -1,18 +1,19 @@
-// Second matrix of the routed experts and their weighted sum. A workgroup takes one row and 16 weight rows of each
-// of the row's experts; a wave multiplies whole experts, and their results are added in the router's order.
+// Second matrix of the routed experts and their weighted sum. A workgroup takes one row and 16 weight rows of
+// each of the row's experts; a wave multiplies whole experts, whose results are added in the router's order.
 #include "bf16.h"
 #include "block_scaled.h"
 
-DEVICE void down_tile(const QuantizedRows &u, const int *expert_ids, const float *expert_weights, const uint8 *weight,
-                      const float *weight_scales, bf16 *result, int bands, int band, int row) {
+DEVICE void down_tile(const QuantizedRows &u, const int *expert_ids, const float *expert_weights,
+                      const uint8 *weight, const float *weight_scales, bf16 *result, int bands, int band,
+                      int row) {
   SHARED float of_expert[EXPERTS_PER_ROW][TILE];
   for (int j = uniform_wave_id(); j < EXPERTS_PER_ROW; j += WAVES) {
     int pair = row * EXPERTS_PER_ROW + j;
     // All 16 columns of the tile repeat the one activation row; the first is kept.
     auto row_of = [&](int) { return pair; };
     Accumulator totals[1];
-    multiply_groups(u, row_of, 1, weight_band(weight, weight_scales, expert_ids[pair], bands, u.columns, band), 0, 1,
-                    totals);
+    WeightBand expert = weight_band(weight, weight_scales, expert_ids[pair], bands, u.columns, band);
+    multiply_groups(u, row_of, 1, expert, 0, 1, totals);
     if (accumulator_column(0) == 0)
 #pragma unroll
       for (int r = 0; r < ACCUMULATOR_ROWS; ++r) of_expert[j][accumulator_row(r)] = totals[0].element[0][r];
@@ -26,9 +27,10 @@ DEVICE void down_tile(const QuantizedRows &u, const int *expert_ids, const float
 }
 
 KERNEL(WAVES *WAVE_SIZE)
-void moe_down(const uint8 *__restrict__ values, const float *__restrict__ scales, const int *__restrict__ expert_ids,
-              const float *__restrict__ expert_weights, const uint8 *__restrict__ weight,
-              const float *__restrict__ weight_scales, bf16 *__restrict__ result, int rows, int bands, int columns) {
-  down_tile({values, scales, rows * EXPERTS_PER_ROW, columns}, expert_ids, expert_weights, weight, weight_scales,
-            result, bands, workgroup_y(), workgroup_x());
+void moe_down(const uint8 *__restrict__ values, const float *__restrict__ scales,
+              const int *__restrict__ expert_ids, const float *__restrict__ expert_weights,
+              const uint8 *__restrict__ weight, const float *__restrict__ weight_scales,
+              bf16 *__restrict__ result, int rows, int bands, int columns) {
+  down_tile({values, scales, rows * EXPERTS_PER_ROW, columns}, expert_ids, expert_weights, weight,
+            weight_scales, result, bands, workgroup_y(), workgroup_x());
 }

@@ -6,11 +6,11 @@ once, instead of by bfloat16 atomics.
 
 import torch
 
+from predecode.custom_kernels.block_scaled import require_expert_ids, require_quantized_rows, touched_experts
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
-from predecode.custom_kernels.gemm_fp8_blockscale import require_block_scales, require_quantized_rows
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE
-from predecode.custom_kernels.moe_gate_up import expert_products, require_expert_ids
+from predecode.custom_kernels.moe_gate_up import expert_products
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_groups
 from predecode.custom_kernels.targets import Target
@@ -72,6 +72,7 @@ OP = define_op(
     reference,
     _fake,
     launch=_launch,
+    touched=touched_experts,
 )
 
 
@@ -87,14 +88,10 @@ def moe_down(
     rows, experts_per_row = require_expert_ids("moe_down", expert_ids, weight)
     if expert_weights.shape != expert_ids.shape or expert_weights.dtype != torch.float32:
         raise TypeError(
-            f"moe_down: expert weights are {expert_weights.dtype}{list(expert_weights.shape)}, expected float32 "
-            f"{list(expert_ids.shape)} like the expert ids"
+            f"moe_down: expert weights are {expert_weights.dtype}{list(expert_weights.shape)}, expected "
+            f"float32 {list(expert_ids.shape)} like the expert ids"
         )
-    _, columns = require_block_scales("moe_down", weight)
-    if require_quantized_rows("moe_down", u, columns, weight) != rows * experts_per_row:
-        raise ValueError(
-            f"moe_down: {u.values.shape[0]} activation rows for {rows} x {experts_per_row} expert ids"
-        )
+    require_quantized_rows("moe_down", u, rows * experts_per_row, weight)
     return torch.ops.predecode.moe_down(
         u.values, u.scales, expert_ids, expert_weights, weight.values, weight.scales
     )

@@ -1,11 +1,12 @@
-// First matrix of the routed experts. Of the (row, expert) pairs that name one expert, the first one's workgroups
-// compute them all, 16 * ROW_TILES at a time, so that an expert's weight is read once; the others' leave at once.
+// First matrix of the routed experts. Of the (row, expert) pairs that name one expert, the workgroups of the
+// first compute them all, 16 * ROW_TILES at a time, so that an expert's weight is read once; others leave.
 #include "bf16.h"
 #include "block_scaled.h"
 #include "expert_pairs.h"
 
-DEVICE void gate_up_tile(const QuantizedRows &x, const int *expert_ids, int experts_per_row, const uint8 *weight,
-                         const float *weight_scales, bf16 *result, int bands, int band, int pair) {
+DEVICE void gate_up_tile(const QuantizedRows &x, const int *expert_ids, int experts_per_row,
+                         const uint8 *weight, const float *weight_scales, bf16 *result, int bands, int band,
+                         int pair) {
   constexpr int PAIRS = ROW_TILES * TILE;
   SHARED int members[PAIRS];
   int pairs = x.rows * experts_per_row;
@@ -30,8 +31,8 @@ DEVICE void gate_up_tile(const QuantizedRows &x, const int *expert_ids, int expe
 KERNEL(WAVES *WAVE_SIZE)
 void moe_gate_up(const uint8 *__restrict__ values, const float *__restrict__ scales,
                  const int *__restrict__ expert_ids, const uint8 *__restrict__ weight,
-                 const float *__restrict__ weight_scales, bf16 *__restrict__ result, int rows, int experts_per_row,
-                 int bands, int columns) {
-  gate_up_tile({values, scales, rows, columns}, expert_ids, experts_per_row, weight, weight_scales, result, bands,
-               workgroup_x(), workgroup_y());
+                 const float *__restrict__ weight_scales, bf16 *__restrict__ result, int rows,
+                 int experts_per_row, int bands, int columns) {
+  gate_up_tile({values, scales, rows, columns}, expert_ids, experts_per_row, weight, weight_scales, result,
+               bands, workgroup_x(), workgroup_y());
 }

@@ -1,17 +1,18 @@
 """First matrix of the routed experts: gate and up projections of every (row, expert) pair.
 
-Source: stage 1 of aiter `fused_moe` (per_1x128 activations, 128 x 128 weight blocks), without its sorting: pairs
-stay in the order of the router's ids.
+Source: stage 1 of aiter `fused_moe` (per_1x128 activations, 128 x 128 weight blocks), without its sorting:
+pairs stay in the order of the router's ids.
 """
 
 import torch
 
-from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
-from predecode.custom_kernels.gemm_fp8_blockscale import (
-    block_scaled_launch_shape,
-    require_block_scales,
+from predecode.custom_kernels.block_scaled import (
+    require_expert_ids,
     require_quantized_rows,
+    row_tiles_and_waves,
+    touched_experts,
 )
+from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES, TILE
 from predecode.custom_kernels.op import Call, define_op
@@ -23,16 +24,18 @@ from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivati
 def expert_products(
     x: torch.Tensor, expert_ids: torch.Tensor, weight: torch.Tensor, weight_scales: torch.Tensor
 ) -> torch.Tensor:
-    """float32 [k, N]: the dequantised matrix of expert ``expert_ids[j]`` times ``x[j]``; ``x`` float32 [k or 1, K].
+    """float32 [k, N]: the dequantised matrix of expert ``expert_ids[j]`` times ``x[j]``.
 
-    Multiplied and summed tile by tile, as stored: turning tiles into rows first would move every weight twice.
+    ``x`` float32 [k or 1, K]. Multiplied and summed tile by tile, as stored: turning the tiles into rows
+    first would move every weight twice.
     """
     experts = expert_ids.long()
     tiles = weight[experts].float()
     _, bands, columns, _, _ = tiles.shape
     scales = weight_scales[experts].repeat_interleave(GROUP // TILE, 1)[:, :bands]
     scales = scales.repeat_interleave(GROUP // TILE, 2)[..., None, None]
-    return (tiles * x.reshape(-1, 1, columns, 1, TILE) * scales).sum((2, 4)).reshape(len(experts), bands * TILE)
+    products = tiles * x.reshape(-1, 1, columns, 1, TILE) * scales
+    return products.sum((2, 4)).reshape(len(experts), bands * TILE)
 
 
 def reference(
@@ -61,7 +64,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
     if not target.has_hip_kernels:
         constants = (rows, experts_per_row, bands * TILE, columns)
         return Launch("moe_gate_up.cpp", "moe_gate_up", operands, constants, (bands, experts, 1))
-    row_tiles, waves = block_scaled_launch_shape(rows, columns)
+    row_tiles, waves = row_tiles_and_waves(rows, columns)
     pairs = rows * experts_per_row
     return Launch(
         source="moe_gate_up.hip",
@@ -75,37 +78,22 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
 
 OP = define_op(
-    "moe_gate_up(Tensor values, Tensor scales, Tensor expert_ids, Tensor weight, Tensor weight_scales) -> Tensor",
+    "moe_gate_up(Tensor values, Tensor scales, Tensor expert_ids, Tensor weight, Tensor weight_scales) "
+    "-> Tensor",
     reference,
     _fake,
     launch=_launch,
+    touched=touched_experts,
 )
-
-
-def require_expert_ids(consumer: str, expert_ids: torch.Tensor, weight: BlockScaledWeight) -> tuple[int, int]:
-    """(T, k) of the router's int32 ``expert_ids`` [T, k]; ``weight`` must hold a leading axis of experts."""
-    if expert_ids.dim() != 2 or expert_ids.dtype != torch.int32:
-        raise TypeError(
-            f"{consumer}: expert ids are {expert_ids.dtype}{list(expert_ids.shape)}, expected int32 [T, k]"
-        )
-    if weight.values.dim() != 5:
-        raise ValueError(
-            f"{consumer}: weight values {list(weight.values.shape)} have no experts; expected "
-            "[E, N/16, K/16, 16, 16]"
-        )
-    rows, experts_per_row = expert_ids.shape
-    return rows, experts_per_row
 
 
 def moe_gate_up(x: QuantizedActivation, expert_ids: torch.Tensor, weight: BlockScaledWeight) -> torch.Tensor:
     """``h[t*k + j] = W[expert_ids[t, j]] x[t]``, accumulated in float32, rounded once.
 
     ``x`` [T, K] with group-major scales; ``expert_ids`` int32 [T, k], each in [0, E); ``weight`` tiled
-    [E, 2I/16, K/16, 16, 16] (gate rows, then up rows) with scales [E, ceil(2I/128), K/128]. Returns [T*k, 2I] in
-    the format's activation dtype.
+    [E, 2I/16, K/16, 16, 16] (gate rows, then up rows) with scales [E, ceil(2I/128), K/128]. Returns
+    [T*k, 2I] in the format's activation dtype.
     """
     rows, _ = require_expert_ids("moe_gate_up", expert_ids, weight)
-    _, columns = require_block_scales("moe_gate_up", weight)
-    if require_quantized_rows("moe_gate_up", x, columns, weight) != rows:
-        raise ValueError(f"moe_gate_up: {x.values.shape[0]} activation rows, but expert ids for {rows}")
+    require_quantized_rows("moe_gate_up", x, rows, weight)
     return torch.ops.predecode.moe_gate_up(x.values, x.scales, expert_ids, weight.values, weight.scales)

@@ -29,17 +29,23 @@ class Call:
 
 
 LaunchRule = Callable[[Target, Call], Launch | None]
+TouchedRule = Callable[[Call], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A defined op. ``in_place`` maps a result's index to the argument whose buffer it reuses."""
+    """A defined op. ``in_place`` maps a result's index to the argument whose buffer it reuses.
+
+    ``touched`` names arguments of which a call moves only a part, with the most bytes it can move: caches, whose
+    pool is larger than a step's tokens, or experts that no row is routed to. Other arguments are moved whole.
+    """
 
     name: str
     reference: Callable
     fake: Callable
     in_place: Mapping[int, str] = field(default_factory=dict)
     launch: LaunchRule | None = None
+    touched: TouchedRule | None = None
 
     @property
     def overload(self) -> torch._ops.OpOverload:
@@ -50,6 +56,11 @@ class Op:
         """The kernel launch that replaces ``call`` on ``target``, or None: the reference is compiled instead."""
         return self.launch(target, call) if self.launch else None
 
+    def touched_bytes(self, call: Call) -> dict[str, int]:
+        """Arguments that ``call`` moves only a part of, with the most bytes it can move of each."""
+        rule = self.touched(call) if self.touched else {}
+        return {name: min(count, call[name].nbytes) for name, count in rule.items()}
+
 
 def define_op(
     schema: str,
@@ -58,16 +69,17 @@ def define_op(
     *,
     in_place: Mapping[int, str] | None = None,
     launch: LaunchRule | None = None,
+    touched: TouchedRule | None = None,
 ) -> Op:
     """Define ``torch.ops.predecode.<name>`` from a schema such as ``"scale(Tensor x, float s) -> Tensor"``.
 
     The op is functional: ``reference`` must not write its arguments nor return them. ``fake`` gives the
     results' shapes and dtypes. ``in_place`` tells which results a kernel writes into which argument's buffer;
-    a caller must not use that argument afterwards.
+    a caller must not use that argument afterwards. ``touched``: see `Op`.
     """
     name = schema.split("(", 1)[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"predecode::{name}", fake, lib=LIBRARY)
-    OPS[name] = Op(name, reference, fake, dict(in_place or {}), launch)
+    OPS[name] = Op(name, reference, fake, dict(in_place or {}), launch, touched)
     return OPS[name]

@@ -1,5 +1,5 @@
-// Indexer scores: a workgroup takes every SHARES-th page of a row, each of its waves 16 tokens of a page. A wave
-// keeps all of the row's query in registers, and multiplies it with keys as they lie in the preshuffled page.
+// Indexer scores: a workgroup takes every SHARES-th page of a row, each of its waves 16 tokens of a page. A
+// wave keeps the row's whole query in registers, and multiplies it with keys as they lie in the page.
 #include "matrix.h"
 
 constexpr int HEADS = HEAD_TILES * TILE;
@@ -23,7 +23,8 @@ DEVICE Query load_query(const uint8 *query, const float *weights) {
 #pragma unroll
     for (int i = 0; i < HEAD_FRAGMENTS; ++i) loaded.heads[tile][i] = load_row_fragment(rows, i);
 #pragma unroll
-    for (int r = 0; r < ACCUMULATOR_ROWS; ++r) loaded.weights[tile][r] = weights[tile * TILE + accumulator_row(r)];
+    for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
+      loaded.weights[tile][r] = weights[tile * TILE + accumulator_row(r)];
   }
   return loaded;
 }

@@ -17,6 +17,7 @@ from predecode.custom_kernels.layouts import (
     require_layout,
 )
 from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.require import require_tensor
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import IndexerCache
 
@@ -37,12 +38,14 @@ def cached_keys(
     pages = block_table.long().clamp(0, cache.shape[0] - 1)[..., None]
     token = torch.arange(PAGE_TOKENS)
     size = element_format.itemsize
-    first_key_bytes = PRESHUFFLED_PAGE.key_offset(token[:, None], torch.arange(INDEXER_HEAD_DIM), size).flatten()
-    key_bytes = (first_key_bytes[:, None] + torch.arange(size)).flatten()
+    dims = torch.arange(INDEXER_HEAD_DIM)
+    key_starts = PRESHUFFLED_PAGE.key_offset(token[:, None], dims, size).flatten()
+    key_bytes = (key_starts[:, None] + torch.arange(size)).flatten()
     scale_bytes = (PRESHUFFLED_PAGE.scale_offset(token, size)[:, None] + torch.arange(4)).flatten()
     keys = bytes_to_elements(cache[pages, key_bytes], element_format).float()
     scales = bytes_to_float32(cache[pages, scale_bytes].unflatten(-1, (PAGE_TOKENS, 4)))
-    return keys.reshape(rows, width * PAGE_TOKENS, INDEXER_HEAD_DIM), scales.reshape(rows, width * PAGE_TOKENS)
+    positions = width * PAGE_TOKENS
+    return keys.reshape(rows, positions, INDEXER_HEAD_DIM), scales.reshape(rows, positions)
 
 
 def reference(
@@ -81,11 +84,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    return {"cache": call["block_table"].numel() * call["cache"].shape[1]}
+
+
 OP = define_op(
-    "paged_mqa_logits(Tensor query, Tensor weights, Tensor cache, Tensor block_table, Tensor lengths) -> Tensor",
+    "paged_mqa_logits(Tensor query, Tensor weights, Tensor cache, Tensor block_table, Tensor lengths) "
+    "-> Tensor",
     reference,
     _fake,
     launch=_launch,
+    touched=_touched,
 )
 
 
@@ -99,29 +108,21 @@ def paged_mqa_logits(
     """``logits[t, p] = sum_h weights[t, h] * max(0, (query[t, h] . key(t, p)) * key_scale(t, p))``.
 
     ``query`` [T, H, 128] in an element format, H a multiple of 16; ``weights`` float32 [T, H]; ``cache`` of
-    preshuffled pages; ``block_table`` int32 [T, B]; ``lengths`` int32 [T], at most B*64. Position p of row t is
-    token p % 64 of page ``block_table[t, p // 64]``. Returns float32 [T, B*64], accumulated in float32. Only
+    preshuffled pages; ``block_table`` int32 [T, B]; ``lengths`` int32 [T], at most B*64. Position p of row t
+    is token p % 64 of page ``block_table[t, p // 64]``. Returns float32 [T, B*64], summed in float32. Only
     [0, length) of a row is defined: a kernel leaves the rest unwritten, the reference puts -inf there.
     """
-    require_layout(
-        "paged_mqa_logits", "cache", cache.page, PRESHUFFLED_PAGE, "write it with page_layout 'preshuffled page'"
-    )
+    op = "paged_mqa_logits"
+    require_layout(op, "cache", cache.page, PRESHUFFLED_PAGE, "write it with page_layout 'preshuffled page'")
     if query.dim() != 3 or query.shape[1] % TILE or query.shape[2] != INDEXER_HEAD_DIM:
         raise ValueError(
-            f"paged_mqa_logits: query is {list(query.shape)}, expected [T, H, {INDEXER_HEAD_DIM}] with H a "
-            f"multiple of {TILE}"
+            f"{op}: query is {list(query.shape)}, expected [T, H, {INDEXER_HEAD_DIM}] with H a multiple of "
+            f"{TILE}"
         )
-    element_format = FORMAT_OF_DTYPE[query.dtype]
-    expected = {
-        "weights": (weights, [*query.shape[:2]], torch.float32),
-        "cache": (cache.data, [cache.data.shape[0], cache.page.page_bytes(element_format.itemsize)], torch.int8),
-        "block_table": (block_table, [query.shape[0], block_table.shape[-1]], torch.int32),
-        "lengths": (lengths, [query.shape[0]], torch.int32),
-    }
-    for name, (tensor, shape, dtype) in expected.items():
-        if list(tensor.shape) != shape or tensor.dtype != dtype:
-            raise ValueError(
-                f"paged_mqa_logits: {name} is {tensor.dtype}{list(tensor.shape)}, expected {dtype}{shape} for a "
-                f"query {list(query.shape)} in {element_format.name}"
-            )
+    rows, heads, _ = query.shape
+    page_bytes = cache.page.page_bytes(query.dtype.itemsize)
+    require_tensor(op, "weights", weights, torch.float32, (rows, heads))
+    require_tensor(op, "cache", cache.data, torch.int8, ("pages", page_bytes))
+    require_tensor(op, "block_table", block_table, torch.int32, (rows, "B"))
+    require_tensor(op, "lengths", lengths, torch.int32, (rows,))
     return torch.ops.predecode.paged_mqa_logits(query, weights, cache.data, block_table, lengths)

@@ -112,6 +112,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    rows, heads, latent_dim = call["q_absorbed"].shape
+    rope_dim, itemsize = call["rope_table"].shape[1], call["q"].element_size()
+    return {
+        "q": rows * heads * rope_dim * itemsize,
+        "qkv_a": rows * rope_dim * itemsize,
+        "rope_table": rows * rope_dim * 4,
+        "cache": rows * call["cache"].shape[1] // PAGE_TOKENS,
+    }
+
+
 OP = define_op(
     "qk_rope_cat_and_cache_mla(Tensor q, Tensor q_absorbed, Tensor latent, Tensor qkv_a, Tensor rope_table, "
     "Tensor positions, Tensor cache, Tensor slot_mapping, str rope_layout, str element_format) "
@@ -120,6 +131,7 @@ OP = define_op(
     _fake,
     in_place={1: "cache"},
     launch=_launch,
+    touched=_touched,
 )
 
 

@@ -11,7 +11,9 @@ DEVICE void norm_row(const bf16 *x, const bf16 *weight, uint8 *values, float *sc
   store_row<CHUNKS>(row, columns, normed + first);
 }
 
-KERNEL(ROW_THREADS) void rms_norm_group_quant(const bf16 *x, const bf16 *weight, uint8 *values, float *scales,
-                                              bf16 *normed, int rows, int columns, int epsilon) {
-  norm_row(x, weight, values, scales, normed, rows, columns, __builtin_bit_cast(float, epsilon), workgroup_x());
+KERNEL(ROW_THREADS)
+void rms_norm_group_quant(const bf16 *x, const bf16 *weight, uint8 *values, float *scales, bf16 *normed,
+                          int rows, int columns, int epsilon) {
+  norm_row(x, weight, values, scales, normed, rows, columns, __builtin_bit_cast(float, epsilon),
+           workgroup_x());
 }

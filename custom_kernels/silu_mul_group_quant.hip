@@ -3,7 +3,8 @@
 
 DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
 
-DEVICE void activate_part(const bf16 *x, uint8 *values, float *scales, int rows, int columns, int index, int part) {
+DEVICE void activate_part(const bf16 *x, uint8 *values, float *scales, int rows, int columns, int index,
+                          int part) {
   int column = part * ROW_COLUMNS + row_column(0);
   bool inside = column < columns;
   const bf16 *row = x + row_major_offset(index, 0, 2 * columns);
@@ -18,6 +19,7 @@ DEVICE void activate_part(const bf16 *x, uint8 *values, float *scales, int rows,
                  scales + group_major_scale_offset(index, column / GROUP, rows), inside);
 }
 
-KERNEL(ROW_THREADS) void silu_mul_group_quant(const bf16 *x, uint8 *values, float *scales, int rows, int columns) {
+KERNEL(ROW_THREADS)
+void silu_mul_group_quant(const bf16 *x, uint8 *values, float *scales, int rows, int columns) {
   activate_part(x, values, scales, rows, columns, workgroup_x(), workgroup_y());
 }

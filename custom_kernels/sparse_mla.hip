@@ -1,5 +1,5 @@
-// Attention of HEADS heads of one row over its selected cache slots, softmax kept online over tiles of 32 slots.
-// WIDTH (latent and rope columns, one byte each) and VALUE_DIM (latent columns) are multiples of 16.
+// Attention of HEADS heads of one row over its selected cache slots, softmax kept online over tiles of 32
+// slots. WIDTH (latent and rope columns, one byte each) and VALUE_DIM (latent columns) are multiples of 16.
 #include "bf16.h"
 #include "float_math.h"
 #include "fp8.h"
@@ -12,11 +12,13 @@ constexpr int LOAD = 16;
 constexpr int LOADS_PER_SLOT = WIDTH / LOAD;
 constexpr int LOADS_PER_TILE = SLOTS * LOADS_PER_SLOT;
 constexpr int LOADS_PER_THREAD = divide_up(LOADS_PER_TILE, THREADS);
-constexpr int LOADS_PER_PADDED_SLOT = LOADS_PER_SLOT | 1;  // odd: lanes on consecutive slots meet no bank twice
+// Odd, so that lanes on consecutive slots meet no bank twice.
+constexpr int LOADS_PER_PADDED_SLOT = LOADS_PER_SLOT | 1;
 constexpr int SCORE_PARTS = THREADS / SLOTS;
 constexpr int COLUMNS_PER_THREAD = 4;
 constexpr int COLUMN_THREADS = VALUE_DIM / COLUMNS_PER_THREAD;
-static_assert(HEADS <= SCORE_PARTS && COLUMN_THREADS <= THREADS && WIDTH % LOAD == 0 && VALUE_DIM % LOAD == 0);
+static_assert(HEADS <= SCORE_PARTS && COLUMN_THREADS <= THREADS);
+static_assert(WIDTH % LOAD == 0 && VALUE_DIM % LOAD == 0);
 
 constexpr int largest_power_of_two(int limit) {
   int power = 1;
@@ -25,7 +27,8 @@ constexpr int largest_power_of_two(int limit) {
 }
 
 // Threads that share a column each take every VALUE_PARTS-th slot.
-constexpr int VALUE_PARTS = largest_power_of_two(THREADS / COLUMN_THREADS < SLOTS ? THREADS / COLUMN_THREADS : SLOTS);
+constexpr int VALUE_PARTS =
+    largest_power_of_two(THREADS / COLUMN_THREADS < SLOTS ? THREADS / COLUMN_THREADS : SLOTS);
 
 struct Tile {
   uint32x4 loads[LOADS_PER_THREAD];
@@ -54,7 +57,8 @@ DEVICE void store_tile(const Tile &tile, uint32x4 (&keys)[SLOTS][LOADS_PER_PADDE
 }
 
 // partial[part][head][slot]: the products over every SCORE_PARTS-th run of 16 columns.
-DEVICE void multiply_queries(const float (&queries)[HEADS][WIDTH], const uint32x4 (&keys)[SLOTS][LOADS_PER_PADDED_SLOT],
+DEVICE void multiply_queries(const float (&queries)[HEADS][WIDTH],
+                             const uint32x4 (&keys)[SLOTS][LOADS_PER_PADDED_SLOT],
                              float (&partial)[SCORE_PARTS][HEADS][SLOTS]) {
   int slot = thread_id() % SLOTS, part = thread_id() / SLOTS;
   float sums[HEADS] = {};
@@ -70,7 +74,8 @@ DEVICE void multiply_queries(const float (&queries)[HEADS][WIDTH], const uint32x
   for (int head = 0; head < HEADS; ++head) partial[part][head][slot] = sums[head];
 }
 
-DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int topk, float scale) {
+DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int topk,
+                   float scale) {
   SHARED union {
     uint32x4 keys[SLOTS][LOADS_PER_PADDED_SLOT];
     float sums[VALUE_PARTS][VALUE_DIM];
@@ -86,13 +91,14 @@ DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf1
   for (int i = thread_id(); i < topk; i += THREADS) used = slots[i] >= 0 ? i + 1 : used;
   used = reduce_workgroup<Maximum, THREADS>(used);
   for (int i = thread_id(); i < HEADS * LOADS_PER_SLOT; i += THREADS)
-    from_fp8x16(((const uint32x4 *)query)[i], *(float(*)[LOAD])(&queries[0][0] + i * LOAD));
+    from_fp8x16(((const uint32x4 *)query)[i], *(float (*)[LOAD])(&queries[0][0] + i * LOAD));
 
-  // A thread sums 4 columns of its share of the slots, and keeps the softmax of one head. Where heads are fewer,
-  // the surplus threads repeat the last one: whole waves take part in its reductions.
+  // A thread sums 4 columns of its share of the slots, and keeps the softmax of one head. Where heads are
+  // fewer, the surplus threads repeat the last one: whole waves take part in its reductions.
   int column_thread = thread_id() % COLUMN_THREADS, value_part = thread_id() / COLUMN_THREADS;
   int score_slot = thread_id() % SLOTS;
-  int score_head = thread_id() / SLOTS < HEADS ? thread_id() / SLOTS : HEADS - 1;
+  bool keeps_head = thread_id() / SLOTS < HEADS;
+  int score_head = keeps_head ? thread_id() / SLOTS : HEADS - 1;
   float sums[HEADS][COLUMNS_PER_THREAD] = {};
   float largest = minus_infinity, total = 0;
   Tile tile = load_tile(cache, slots, 0, used);
@@ -114,10 +120,9 @@ DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf1
     float keep = nothing_yet ? 1 : exponential2(largest - highest);
     largest = highest;
     total = total * keep + reduce_lanes<Sum, SLOTS>(weight);
-    if (thread_id() / SLOTS == score_head) {
+    if (keeps_head) {
       weights[score_head][score_slot] = weight;
       keeps[score_head] = keep;
-      totals[score_head] = total;
     }
     barrier();
     if (value_part < VALUE_PARTS) {
@@ -136,6 +141,7 @@ DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf1
     }
   }
 
+  if (keeps_head && score_slot == 0) totals[score_head] = total;
 #pragma unroll
   for (int head = 0; head < HEADS; ++head) {
     barrier();
@@ -153,8 +159,9 @@ DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf1
   }
 }
 
-KERNEL(THREADS) void sparse_mla(const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int heads,
-                                int topk, int scale) {
+KERNEL(THREADS)
+void sparse_mla(const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int heads, int topk,
+                int scale) {
   int row = workgroup_x();
   int64 head = int64(row) * heads + workgroup_y() * HEADS;
   attend(query + head * WIDTH, cache, slots + row_major_offset(row, 0, topk), output + head * VALUE_DIM, topk,

@@ -72,11 +72,16 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    return {"cache": call["slots"].numel() * call["cache"].shape[1] // PAGE_TOKENS}
+
+
 OP = define_op(
     "sparse_mla(Tensor query, Tensor cache, Tensor slots, int value_dim, float scale) -> Tensor",
     reference,
     _fake,
     launch=_launch,
+    touched=_touched,
 )
 
 

@@ -3,18 +3,22 @@
 #include "radix_select.h"
 
 DEVICE void select_row_slots(const float *logits, int length, const int *pages, int *slots, int topk) {
-  auto slot_of = [=](int position) { return pages[position / PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS; };
+  auto slot_of = [=](int position) {
+    return pages[position / PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS;
+  };
   if (length <= topk) {
     for (int rank = thread_id(); rank < topk; rank += SELECT_THREADS)
       slots[rank] = rank < length ? slot_of(rank) : -1;
     return;
   }
   Selection selection = select_largest(logits, length, topk);
-  visit_selected(logits, length, topk, selection, [=](int position, int rank) { slots[rank] = slot_of(position); });
+  visit_selected(logits, length, topk, selection,
+                 [=](int position, int rank) { slots[rank] = slot_of(position); });
 }
 
-KERNEL(SELECT_THREADS) void topk_slots(const float *logits, const int *lengths, const int *block_table, int *slots,
-                                       int width, int topk) {
+KERNEL(SELECT_THREADS)
+void topk_slots(const float *logits, const int *lengths, const int *block_table, int *slots, int width,
+                int topk) {
   int row = workgroup_x();
   int length = lengths[row] < width ? lengths[row] : width;
   select_row_slots(logits + row_major_offset(row, 0, width), length,

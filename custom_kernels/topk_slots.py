@@ -63,8 +63,8 @@ def topk_slots(
 
     ``logits`` float32 [T, B*64], of which only [0, length) counts; ``lengths`` int32 [T], at most B*64;
     ``block_table`` int32 [T, B]. Position p of row t is in slot ``block_table[t, p // 64] * 64 + p % 64``.
-    Equal logits are taken from the lowest position; both zeros are equal and a NaN is above all. Where length is
-    at most ``topk``, every position is taken and the rest of the row is -1.
+    Equal logits are taken from the lowest position; both zeros are equal and a NaN is above all. Where length
+    is at most ``topk``, every position is taken and the rest of the row is -1.
     """
     require_tensor("topk_slots", "block_table", block_table, torch.int32, ("T", "B"))
     rows, pages = block_table.shape

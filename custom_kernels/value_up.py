@@ -49,11 +49,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
+def _touched(call: Call) -> dict[str, int]:
+    heads, rows_per_head, latent = call["weight"].shape
+    return {"weight": heads * (rows_per_head - call["nope_dim"]) * latent}
+
+
 OP = define_op(
     "value_up(Tensor attention, Tensor weight, Tensor weight_scales, int nope_dim) -> Tensor",
     reference,
     _fake,
     launch=_launch,
+    touched=_touched,
 )
 
 

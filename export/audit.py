@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 import iree.compiler.ir as ir
 
+from predecode.export.inject import DispatchKey
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import Audit, Binding, Dispatch, Exemption
 
@@ -34,8 +35,11 @@ def audit_entry_points(
     hal_ir: str,
     arguments: Mapping[str, Sequence[str]],
     exemptions: Sequence[Exemption],
+    touched: Mapping[DispatchKey, Mapping[int, int]],
 ) -> dict[str, Audit]:
     """Audit of each entry point; ``arguments`` gives the argument names of each, in order.
+
+    Bytes are those of the bound ranges, but for bindings that ``touched`` (see `Injection`) gives less for.
 
     Raises `AuditError` naming the first command that is a fault and not exempted (an exemption's name is a
     shell pattern over dispatch names, or "copy" or "fill").
@@ -47,7 +51,7 @@ def audit_entry_points(
         result = {}
         for name, argument_names in arguments.items():
             counts = _workgroup_counts(hal, name)
-            reader = _EntryReader(name, argument_names, functions[f"{name}$async"], executables, counts)
+            reader = _EntryReader(name, argument_names, functions[f"{name}$async"], executables, counts, touched)
             result[name] = reader.audit(exemptions)
         return result
 
@@ -59,6 +63,7 @@ class _EntryReader:
     function: ir.OpView
     executables: Mapping[str, ir.OpView]
     workgroups: Mapping[str, list[tuple[int, ...]]]
+    touched: Mapping[DispatchKey, Mapping[int, int]]
 
     def audit(self, exemptions: Sequence[Exemption]) -> Audit:
         operations = list(_walk(self.function))
@@ -104,12 +109,15 @@ class _EntryReader:
         kernel = executable is None or injected is not None
         name = injected[1] if injected else path[-1].removeprefix(f"{self.name}$async_")
         sizes = _compiled_binding_bytes(executable) if executable is not None else {}
-        bindings = tuple(self._bindings(op, sizes))
+        workgroups = next(taken[path[-1]])
+        partly = self.touched.get((path[-1], _uniform_constants(op), workgroups), {})
+        bindings = tuple(self._bindings(op, sizes | partly))
         dispatch = Dispatch(
             name=name,
             kind="kernel" if kernel else "compiled",
-            workgroups=next(taken[path[-1]]),
-            bytes_read=sum(b.bytes for b in bindings if b.access != "write"),
+            workgroups=workgroups,
+            # A kernel that is given a buffer to write in place stores into it and does not read it.
+            bytes_read=sum(b.bytes for b in bindings if b.access == "read"),
             bytes_written=sum(b.bytes for b in bindings if b.access != "read"),
             bindings=bindings,
         )
@@ -149,6 +157,11 @@ def _walk(root) -> Iterable[ir.Operation]:
 
 def _segments(op: ir.Operation) -> list[int]:
     return list(ir.DenseI32ArrayAttr(op.attributes["operandSegmentSizes"]))
+
+
+def _uniform_constants(op: ir.Operation) -> tuple[int, ...]:
+    _, uniform, *_ = _segments(op)
+    return tuple(_constant(value) for value in list(op.operands)[:uniform])
 
 
 def _constant(value: ir.Value) -> int:

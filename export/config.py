@@ -20,9 +20,9 @@ class ModelConfig:
     """Sizes and constants of one model; field names are Hugging Face's.
 
     ``latent_norm_eps`` is the epsilon of the q_a and kv_a norms (not a Hugging Face field: serving stacks use
-    ``rms_norm_eps`` there, transformers always 1e-6). ``mlp_layer_types`` holds "dense" or "sparse" per layer,
-    ``indexer_types`` "full" (the layer has an indexer) or "shared" (it reuses the selection of the last full
-    layer).
+    ``rms_norm_eps`` there, transformers always 1e-6). ``mlp_layer_types`` holds "dense" or "sparse" per
+    layer, ``indexer_types`` "full" (the layer has an indexer) or "shared" (it reuses the selection of the
+    last full layer).
     """
 
     model_type: str
@@ -58,7 +58,8 @@ class ModelConfig:
     def __post_init__(self):
         if self.model_type not in ARCHITECTURES:
             raise PredecodeError(
-                f"unsupported model_type {self.model_type!r}: expected one of {', '.join(sorted(ARCHITECTURES))}"
+                f"model_type {self.model_type!r} is not supported: expected one of "
+                f"{', '.join(sorted(ARCHITECTURES))}"
             )
         _check_sizes(self)
         _check_layers(self)
@@ -100,7 +101,9 @@ class ModelConfig:
     def require_layers(self, layers: tuple[int, ...]) -> None:
         """Refuse an empty, unordered or out-of-range choice of layers."""
         if not layers or list(layers) != sorted(set(layers)):
-            raise PredecodeError(f"layers {list(layers)}: expected one or more layer numbers in ascending order")
+            raise PredecodeError(
+                f"layers {list(layers)}: expected one or more layer numbers in ascending order"
+            )
         if layers[0] < 0 or layers[-1] >= self.num_hidden_layers:
             raise PredecodeError(
                 f"layers {list(layers)}: the model has layers 0 to {self.num_hidden_layers - 1}"
@@ -169,7 +172,8 @@ def _check_layers(config: ModelConfig) -> None:
         types = getattr(config, name)
         if len(types) != config.num_hidden_layers:
             raise PredecodeError(
-                f"config: {name} names {len(types)} layers, but num_hidden_layers = {config.num_hidden_layers}"
+                f"config: {name} names {len(types)} layers, but num_hidden_layers is "
+                f"{config.num_hidden_layers}"
             )
         unknown = sorted({str(kind) for kind in types} - set(allowed))
         if unknown:
@@ -183,12 +187,14 @@ def _check_experts(config: ModelConfig) -> None:
     if experts % groups:
         raise PredecodeError(f"config: n_routed_experts = {experts} does not divide into n_group = {groups}")
     if groups > 1 and experts // groups < 2:
-        raise PredecodeError(f"config: n_group = {groups} leaves fewer than two of {experts} experts in a group")
+        raise PredecodeError(
+            f"config: n_group = {groups} leaves fewer than two of {experts} experts in a group"
+        )
     if config.topk_group > groups:
         raise PredecodeError(f"config: topk_group = {config.topk_group} is more than n_group = {groups}")
     reachable = config.topk_group * (experts // groups)
     if config.num_experts_per_tok > reachable:
         raise PredecodeError(
-            f"config: num_experts_per_tok = {config.num_experts_per_tok} is more than the {reachable} experts "
-            "that the chosen groups hold"
+            f"config: num_experts_per_tok = {config.num_experts_per_tok} is more than the {reachable} "
+            "experts that the chosen groups hold"
         )

@@ -1,4 +1,4 @@
-"""Reads config.json: the fields of a `ModelConfig`, or a refusal that names what is missing or not supported."""
+"""Reads config.json: the fields of a `ModelConfig`, or a refusal that names what is wrong."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -94,7 +94,8 @@ def _architecture(data: Mapping[str, Any]) -> str:
     expected = [ARCHITECTURES[model_type]]
     if data.get("architectures") not in (None, expected):
         raise PredecodeError(
-            f"config: architectures = {data['architectures']!r} is not supported for {model_type}, only {expected}"
+            f"config: architectures = {data['architectures']!r} is not supported for {model_type}, "
+            f"only {expected}"
         )
     return model_type
 
@@ -107,7 +108,8 @@ def _check_quantization(quantization: Any) -> None:
     for key, only in (("quant_method", "fp8"), ("weight_block_size", [GROUP, GROUP])):
         if quantization.get(key) != only:
             raise PredecodeError(
-                f"config: quantization_config.{key} = {quantization.get(key)!r} is not supported, only {only!r}"
+                f"config: quantization_config.{key} = {quantization.get(key)!r} is not supported, "
+                f"only {only!r}"
             )
     if quantization.get("activation_scheme", "dynamic") != "dynamic":
         raise PredecodeError(
@@ -164,7 +166,7 @@ def _mlp_layer_types(data: Mapping[str, Any], layers: int) -> tuple[str, ...]:
 
 
 def _indexer_types(data: Mapping[str, Any], layers: int) -> tuple[str, ...]:
-    """GLM-5.2's per-layer choice, given as a list, as a pattern of F and S, or as a frequency and an offset."""
+    """GLM-5.2's per-layer choice: a list, a pattern of F and S, or a frequency and an offset."""
     if data.get("indexer_types") is not None:
         return _names(data, "indexer_types")
     if data.get("index_topk_pattern") is not None:

@@ -35,7 +35,7 @@ def extern_dispatch(
     tied: Mapping[int, int],
 ) -> DispatchText:
     """A GPU kernel. ``operands`` and ``results`` are builtin tensor types; ``tied`` maps result to operand."""
-    constants = [_signed(constant) for constant in launch.constants]
+    constants = [signed(constant) for constant in launch.constants]
     bindings = [
         f"#hal.pipeline.binding<storage_buffer{'' if i in tied.values() else ', ReadOnly'}>"
         for i in range(len(operands))
@@ -107,7 +107,7 @@ stream.executable private @"{_FUNCTION}.executable" attributes {{
     func.func private @{launch.linked_symbol}({", ".join(declared)}) attributes {{hal.import.static, llvm.bareptr = true}}
     func.func @"{_FUNCTION}"({", ".join(f"%binding{i}: !stream.binding" for i in range(len(bound)))}) {{
       %zero = arith.constant 0 : index
-      {_constant_lines("constant", [_signed(c) for c in launch.constants], "index")}
+      {_constant_lines("constant", [signed(c) for c in launch.constants], "index")}
       %x = stream.dispatch.workgroup.id[0] : index
       %y = stream.dispatch.workgroup.id[1] : index
       %z = stream.dispatch.workgroup.id[2] : index
@@ -141,7 +141,8 @@ def _constant_lines(name: str, values, mlir_type: str) -> str:
     return "\n  ".join(f"%{name}{i} = arith.constant {v} : {mlir_type}" for i, v in enumerate(values))
 
 
-def _signed(constant: int) -> int:
+def signed(constant: int) -> int:
+    """The 32-bit pattern of ``constant`` as MLIR writes it."""
     return constant - 2**32 if constant >= 2**31 else constant
 
 

@@ -13,7 +13,7 @@ from predecode.export.audit import audit_entry_points
 from predecode.export.audit_exemptions import exemptions_of
 from predecode.export.compile import CompiledModule, compile_module
 from predecode.export.golden import make_golden, tolerances
-from predecode.export.inject import InjectedKernel, inject
+from predecode.export.inject import InjectedKernel, Injection, inject
 from predecode.export.model.segments import Segment, build_segments
 from predecode.export.model.tensor_spec import Geometry, TensorSpec
 from predecode.export.models import ModelSource, find_model
@@ -46,8 +46,8 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
     )
     toolchain = Toolchain((str(options.clang),)) if options.clang else Toolchain()
     with ArtifactWriter(output) as writer:
-        kernels, compiled = _compile(segments, options.rows, target, toolchain, progress)
-        entry_points = _entry_points(segments, options.rows, compiled, target)
+        injection, compiled = _compile(segments, options.rows, target, toolchain, progress)
+        entry_points = _entry_points(segments, options.rows, injection, compiled, target)
         (writer.folder / MODULE_FILE).write_bytes(compiled.vmfb)
         golden = _golden(segments, model, shard, geometry, options, writer.folder, progress)
         write_parameters(
@@ -60,7 +60,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
             options.max_context,
             lambda name, done, total: progress("writing parameters", done, total),
         )
-        writer.finish(_manifest(options, model, geometry, toolchain, kernels, entry_points, golden))
+        writer.finish(_manifest(options, model, geometry, toolchain, injection.kernels, entry_points, golden))
     return Artifact.open(output, hashes=False)
 
 
@@ -71,7 +71,7 @@ def entry_point_name(segment: Segment, rows: int) -> str:
 
 def _compile(
     segments: Sequence[Segment], rows: Sequence[int], target: Target, toolchain: Toolchain, progress: Progress
-) -> tuple[tuple[InjectedKernel, ...], CompiledModule]:
+) -> tuple[Injection, CompiledModule]:
     programs = [
         Program(entry_point_name(segment, count), segment.to_empty(device="cpu"), _examples(segment, count))
         for count in rows
@@ -80,9 +80,9 @@ def _compile(
     done = iter(range(len(programs)))
     traced = trace(programs, target, lambda name: progress("tracing", next(done), len(programs)))
     progress("building kernels", 0, 1)
-    kernels = inject(traced, target, toolchain)
+    injection = inject(traced, target, toolchain)
     progress("compiling", 0, 1)
-    return kernels, compile_module(traced, kernels, target, toolchain)
+    return injection, compile_module(traced, injection.kernels, target, toolchain)
 
 
 def _examples(segment: Segment, rows: int) -> tuple[torch.Tensor, ...]:
@@ -90,14 +90,18 @@ def _examples(segment: Segment, rows: int) -> tuple[torch.Tensor, ...]:
 
 
 def _entry_points(
-    segments: Sequence[Segment], rows: Sequence[int], compiled: CompiledModule, target: Target
+    segments: Sequence[Segment],
+    rows: Sequence[int],
+    injection: Injection,
+    compiled: CompiledModule,
+    target: Target,
 ) -> tuple[records.EntryPoint, ...]:
     names = {
         entry_point_name(segment, count): [spec.name for spec in segment.arguments(count)]
         for count in rows
         for segment in segments
     }
-    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, exemptions_of(target))
+    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, exemptions_of(target), injection.touched)
     return tuple(
         records.EntryPoint(
             name=entry_point_name(segment, count),

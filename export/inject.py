@@ -12,7 +12,7 @@ from predecode.custom_kernels.launch_check import check_launch
 from predecode.custom_kernels.op import OPS, Op
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject, Toolchain
-from predecode.export.dispatch_mlir import DispatchText, cpu_dispatch, extern_dispatch
+from predecode.export.dispatch_mlir import DispatchText, cpu_dispatch, extern_dispatch, signed
 from predecode.export.trace import describe_call
 
 _OPERATOR_PREFIX = "torch.predecode."
@@ -45,14 +45,29 @@ class InjectedKernel:
     """None for CPU objects, whose symbol is checked by the linker."""
 
 
-def inject(module: ir.Operation, target: Target, toolchain: Toolchain) -> tuple[InjectedKernel, ...]:
-    """Replace every ``torch.predecode.*`` operator of ``module``, in place. Returns the embedded kernels."""
+DispatchKey = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""How the compiled schedule shows a dispatch: symbol, 32-bit constants, workgroups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What was put into a module. ``touched`` gives, for dispatches that move only a part of some bindings, the
+    most bytes by binding index."""
+
+    kernels: tuple[InjectedKernel, ...]
+    touched: Mapping[DispatchKey, Mapping[int, int]]
+
+
+def inject(module: ir.Operation, target: Target, toolchain: Toolchain) -> Injection:
+    """Replace every ``torch.predecode.*`` operator of ``module``, in place."""
     kernels: dict[tuple, InjectedKernel] = {}
+    touched: dict[DispatchKey, Mapping[int, int]] = {}
     functions: dict[DispatchText, str] = {}
     with module.context, ir.Location.unknown():
         for operation in _operators(module):
             call = _TracedCall.read(operation)
-            launch = call.op.launch_on(target, call.describe())
+            described = call.describe()
+            launch = call.op.launch_on(target, described)
             pointers = call.pointers(len(launch.operands))
             key = (launch.source, launch.symbol, launch.defines, pointers)
             if key not in kernels:
@@ -60,8 +75,13 @@ def inject(module: ir.Operation, target: Target, toolchain: Toolchain) -> tuple[
             text = call.dispatch(launch, target, kernels[key].code)
             name = functions.setdefault(text, f"predecode.{call.op.name}.{len(functions)}")
             _replace(operation, name, call, launch)
+            symbol = launch.symbol if target.has_hip_kernels else name
+            constants = tuple(signed(c) for c in launch.constants) if target.has_hip_kernels else ()
+            touched[symbol, constants, launch.workgroups] = {
+                launch.operands.index(name): count for name, count in call.op.touched_bytes(described).items()
+            }
         _append(module, functions)
-    return tuple(kernels[key] for key in sorted(kernels, key=str))
+    return Injection(tuple(kernels[key] for key in sorted(kernels, key=str)), touched)
 
 
 def _build(launch: Launch, target: Target, toolchain: Toolchain, pointers: int) -> InjectedKernel:

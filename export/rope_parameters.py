@@ -15,7 +15,7 @@ def yarn_magnitude(factor: float, weight: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RopeParameters:
-    """Hugging Face's ``rope_parameters``; the fields after ``rope_theta`` matter for ``rope_type`` "yarn" only.
+    """Hugging Face's ``rope_parameters``; the fields after ``rope_theta`` matter for "yarn" only.
 
     ``mscale`` and ``mscale_all_dim`` of 0 mean "not given".
     """
@@ -70,7 +70,9 @@ def rope_parameters_from_json(data: Mapping[str, Any]) -> RopeParameters:
     if rope_type == "default":
         return RopeParameters(rope_type, _positive("rope_theta", theta))
     if given.get("original_max_position_embeddings") is None or given.get("factor") is None:
-        raise PredecodeError("config: yarn needs rope_parameters.factor and .original_max_position_embeddings")
+        raise PredecodeError(
+            "config: yarn needs rope_parameters.factor and .original_max_position_embeddings"
+        )
     optional = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
     return RopeParameters(
         rope_type,

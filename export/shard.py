@@ -1,7 +1,8 @@
 """Tensor parallelism: which part of the model one rank holds.
 
-Heads, MLP columns and vocabulary are split; the fused qkv_a projection, the whole indexer, the router, the norms,
-the embedding and both caches are the same on every rank. Each rank's attention and MLP outputs are partial sums.
+Heads, MLP columns and vocabulary are split; the fused qkv_a projection, the whole indexer, the router, the
+norms, the embedding and both caches are the same on every rank. Each rank's attention and MLP outputs are
+partial sums.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ SINGLE = Shard()
 
 @dataclass(frozen=True, slots=True)
 class ShardSizes:
-    """Sizes of one rank: attention ``heads``, columns of the dense and expert MLPs, rows of the output head."""
+    """Of one rank: attention ``heads``, columns of the dense and expert MLPs, rows of the output head."""
 
     heads: int
     intermediate: int
@@ -56,8 +57,8 @@ def shard_sizes(config: ModelConfig, shard: Shard) -> ShardSizes:
             )
         if total // ranks % unit:
             raise PredecodeError(
-                f"tensor parallel size {ranks} gives each rank {total // ranks} of {name} = {total}, but ranks "
-                f"hold multiples of {unit}; choose a smaller size"
+                f"tensor parallel size {ranks} gives each rank {total // ranks} of {name} = {total}, but "
+                f"ranks hold multiples of {unit}; choose a smaller size"
             )
         return total // ranks
 
@@ -67,7 +68,11 @@ def shard_sizes(config: ModelConfig, shard: Shard) -> ShardSizes:
     if ranks > 1:
         # Scale blocks of these weights run along their rows: a rank must start at a block's first row.
         split("num_attention_heads * qk_head_dim", config.num_attention_heads * config.qk_head_dim, GROUP)
-        split("num_attention_heads * (qk_nope_head_dim + v_head_dim)", config.num_attention_heads * key_and_value, GROUP)
+        split(
+            "num_attention_heads * (qk_nope_head_dim + v_head_dim)",
+            config.num_attention_heads * key_and_value,
+            GROUP,
+        )
     return ShardSizes(
         heads=heads,
         intermediate=split("intermediate_size", config.intermediate_size, GROUP),

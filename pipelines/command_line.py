@@ -253,11 +253,14 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _tolerance_text(tolerance: Tolerance) -> str:
-    parts = [f"rel {tolerance.relative:g}"]
+    parts = []
+    if tolerance.relative:
+        parts.append(f"rel {tolerance.relative:g}")
     if tolerance.absolute:
         parts.append(f"abs {tolerance.absolute:g}")
     if tolerance.steps:
         parts.append(f"{tolerance.steps} fp8 steps")
+    parts = parts or ["equal"]
     if tolerance.fraction < 1:
         parts.append(f"on {tolerance.fraction:.2%}")
     if tolerance.cosine > -1:

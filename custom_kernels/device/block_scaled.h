@@ -21,19 +21,21 @@ struct WeightBand {
 };
 
 // Band `band` of matrix `index` among consecutive tiled matrices of `bands` bands each.
-DEVICE WeightBand weight_band(const uint8 *values, const float *scales, int index, int bands, int columns, int band) {
+DEVICE WeightBand weight_band(const uint8 *values, const float *scales, int index, int bands, int columns,
+                              int band) {
   int64 scale_row = int64(index) * divide_up(bands, BANDS_PER_SCALE) + band / BANDS_PER_SCALE;
   return {values + (int64(index) * bands + band) * TILE * columns, scales + scale_row * (columns / GROUP)};
 }
 
-// Where the lanes of a wave find the 16 * TILES activation rows of a workgroup, as the matrix unit wants them.
+// Where the lanes of a wave find the 16 * TILES activation rows of a workgroup, as fragments and sums lie.
 template <int TILES> struct RowPointers {
   const uint8 *values[TILES][FRAGMENT_PARTS];
   const float *scales[TILES][ACCUMULATOR_COLUMNS];
 };
 
 // Local row i is row `row_of(i)` of `x`, which must exist for every i.
-template <int TILES, typename RowOf> DEVICE RowPointers<TILES> row_pointers(const QuantizedRows &x, RowOf row_of) {
+template <int TILES, typename RowOf>
+DEVICE RowPointers<TILES> row_pointers(const QuantizedRows &x, RowOf row_of) {
   RowPointers<TILES> rows;
 #pragma unroll
   for (int tile = 0; tile < TILES; ++tile) {
@@ -67,8 +69,8 @@ DEVICE void multiply_groups_by(const QuantizedRows &x, const RowPointers<TILES> 
         Accumulator sums;
 #pragma unroll
         for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
-          multiply(weight[d][i], load_row_fragment(rows.values[tile], (group + d * step) * FRAGMENTS_PER_GROUP + i),
-                   sums);
+          multiply(weight[d][i],
+                   load_row_fragment(rows.values[tile], (group + d * step) * FRAGMENTS_PER_GROUP + i), sums);
         float weight_scale = band.scales[group + d * step];
 #pragma unroll
         for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
@@ -84,17 +86,17 @@ DEVICE void multiply_groups_by(const QuantizedRows &x, const RowPointers<TILES> 
   if constexpr (DEPTH > 1) multiply_groups_by<DEPTH / 2>(x, rows, row_tiles, band, group, step, totals);
 }
 
-// totals[tile] (weight row, activation row) += product over the groups first, first + step, ... of the columns.
-// Only the first `row_tiles` tiles are computed. A group is summed by the matrix unit, then scaled in float32.
+// totals[tile] (weight row, activation row) += product over the columns' groups first, first + step, ...
+// Only the first `row_tiles` tiles are computed. The matrix unit sums a group; it is then scaled in float32.
 template <int TILES, typename RowOf>
-DEVICE void multiply_groups(const QuantizedRows &x, RowOf row_of, int row_tiles, const WeightBand &band, int first,
-                            int step, Accumulator (&totals)[TILES]) {
+DEVICE void multiply_groups(const QuantizedRows &x, RowOf row_of, int row_tiles, const WeightBand &band,
+                            int first, int step, Accumulator (&totals)[TILES]) {
   constexpr int DEPTH = 4;  // enough loads under way to hide the latency of memory, in few enough registers
   multiply_groups_by<DEPTH>(x, row_pointers<TILES>(x, row_of), row_tiles, band, first, step, totals);
 }
 
-// Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element, weight
-// rows along the threads. Every thread of the workgroup of `WAVE_COUNT` waves must call.
+// Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element,
+// weight rows along the threads. Every thread of the workgroup of `WAVE_COUNT` waves must call.
 template <int TILES, int WAVE_COUNT, typename Store>
 DEVICE void sum_waves(const Accumulator (&totals)[TILES], Store store) {
   SHARED float of_wave[WAVE_COUNT][TILES * TILE][TILE];
@@ -105,7 +107,8 @@ DEVICE void sum_waves(const Accumulator (&totals)[TILES], Store store) {
     for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
 #pragma unroll
       for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
-        of_wave[wave_id()][tile * TILE + accumulator_column(c)][accumulator_row(r)] = totals[tile].element[c][r];
+        of_wave[wave_id()][tile * TILE + accumulator_column(c)][accumulator_row(r)] =
+            totals[tile].element[c][r];
   barrier();
   for (int i = thread_id(); i < TILES * TILE * TILE; i += WAVE_COUNT * WAVE_SIZE) {
     float sum = of_wave[0][i / TILE][i % TILE];

@@ -1,9 +1,10 @@
 // Entry macros, vector types and the identity of the running thread, for AMD (HIP) and NVIDIA (CUDA) alike.
 //
 // Kernels are compiled by a bare clang, without the vendors' headers: everything used is declared here. A
-// kernel's body is a DEVICE function that takes its arguments and the index of its work tile; the KERNEL entry
-// only reads `workgroup_x()` and calls it. Block sizes are compile-time constants, never read from the launch.
-// Compiled for neither GPU, only the declarations that need no device (such as layouts.h) can be used.
+// kernel's body is a DEVICE function that takes its arguments and the index of its work tile; the KERNEL
+// entry only reads `workgroup_x()` and calls it. Block sizes are compile-time constants, never read from the
+// launch. Compiled for neither GPU, only the declarations that need no device (such as layouts.h) can be
+// used.
 #pragma once
 
 typedef unsigned char uint8;

@@ -22,8 +22,8 @@ DEVICE bool is_first_of_expert(const int *expert_ids, int pair) {
   return true;
 }
 
-// Numbers the pairs from `first` to `pairs` that name `expert`, writes those numbered `skip` to `skip + most - 1`
-// to `members` in order, and returns how many there are. Every wave must call; the first one writes.
+// Numbers the pairs from `first` to `pairs` that name `expert`, writes the `most` numbered from `skip` on to
+// `members` in order, and returns how many there are. Every wave must call; the first one writes.
 DEVICE int list_pairs_of_expert(const int *expert_ids, int expert, int first, int pairs, int skip, int most,
                                 int *members) {
   int count = 0;

@@ -10,8 +10,9 @@ constexpr int COLUMNS_PER_LANE = 8;
 constexpr int GROUP_LANES = GROUP / COLUMNS_PER_LANE;
 constexpr float ACTIVATION_SCALE_FLOOR = 1e-10f;
 
-// `values` are this lane's columns of its group; `codes` receives them, and `scale` the group's scale from its
-// first lane. All lanes of the wave must call; those with `stores` false leave memory alone.
+// `values` are this lane's columns of its group; `codes` receives them, and `scale` the group's scale from
+// its first lane. All lanes of the wave must call; those with `stores` false leave memory alone.
+//
 // scale = max(amax, 1e-10) / maximum, code = round(clamp(value * (1 / scale))).
 DEVICE void quantize_group(const float (&values)[8], uint8 *codes, float *scale, bool stores) {
   uint32 amax_bits = 0;  // magnitudes order as integers, with NaN above all

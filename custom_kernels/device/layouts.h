@@ -8,7 +8,9 @@ constexpr int TILE = 16;
 constexpr int PAGE_TOKENS = 64;
 constexpr int INDEXER_HEAD_DIM = 128;
 
-static constexpr int64 row_major_offset(int64 row, int64 column, int64 columns) { return row * columns + column; }
+static constexpr int64 row_major_offset(int64 row, int64 column, int64 columns) {
+  return row * columns + column;
+}
 
 // Tiles of 16 x 16 elements, each contiguous, along the columns first.
 static constexpr int64 tiled_16x16_offset(int64 row, int64 column, int64 columns) {
@@ -16,8 +18,12 @@ static constexpr int64 tiled_16x16_offset(int64 row, int64 column, int64 columns
 }
 
 // Group scales of an activation, [rows, groups] and [groups, rows].
-static constexpr int64 row_major_scale_offset(int64 row, int64 group, int64 groups) { return row * groups + group; }
-static constexpr int64 group_major_scale_offset(int64 row, int64 group, int64 rows) { return group * rows + row; }
+static constexpr int64 row_major_scale_offset(int64 row, int64 group, int64 groups) {
+  return row * groups + group;
+}
+static constexpr int64 group_major_scale_offset(int64 row, int64 group, int64 rows) {
+  return group * rows + row;
+}
 
 // Page of the indexer's key cache, one byte per key element: keys first, then one float32 scale per token.
 constexpr int INDEXER_PAGE_BYTES = PAGE_TOKENS * (INDEXER_HEAD_DIM + 4);

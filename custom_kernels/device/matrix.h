@@ -1,15 +1,15 @@
 // 16 x 16 tiles of FP8 products with float32 sums, on the matrix unit of a wave (MFMA, or NVIDIA's mma).
 //
-// A fragment is 16 rows x 64 columns of FP8. Every lane holds, in each of its parts, one row's 16 bytes of one
-// 16-column tile: just what a 16-byte load from a tiled matrix gives. `multiply` sums over the 64 columns; the
-// order in which the unit takes them does not matter while both operands agree, so nothing is shuffled.
+// A fragment is 16 rows x 64 columns of FP8. Every lane holds, in each of its parts, one row's 16 bytes of a
+// 16-column tile: just what a 16-byte load from a tiled matrix gives. `multiply` sums over the 64 columns;
+// the order in which the unit takes them does not matter while both operands agree: nothing is shuffled.
 // The FP8 format is the chip's own (E4M3FNUZ on gfx942, E4M3FN elsewhere).
 #pragma once
 
 #include "compiler.h"
 #include "layouts.h"
 
-// The wave's index, known to the compiler as equal in all lanes: loops over it and addresses from it are scalar.
+// The wave's index, known to the compiler as equal in all lanes: loops and addresses from it are scalar.
 DEVICE int uniform_wave_id() {
 #if defined(__AMDGCN__)
   return __builtin_amdgcn_readfirstlane(wave_id());
@@ -80,7 +80,8 @@ DEVICE void multiply(const Fragment &a, const Fragment &b, Accumulator &sums) {
   };
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    total = __builtin_amdgcn_mfma_f32_16x16x32_fp8_fp8(eight_bytes(a, half), eight_bytes(b, half), total, 0, 0, 0);
+    total = __builtin_amdgcn_mfma_f32_16x16x32_fp8_fp8(eight_bytes(a, half), eight_bytes(b, half), total, 0,
+                                                       0, 0);
 #pragma unroll
   for (int r = 0; r < ACCUMULATOR_ROWS; ++r) sums.element[0][r] = total[r];
 }

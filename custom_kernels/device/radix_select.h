@@ -9,7 +9,7 @@ constexpr int SELECT_STRIDE = SELECT_THREADS * SELECT_AT_ONCE;
 constexpr int DIGIT_BITS = 11;
 constexpr int DIGITS = 1 << DIGIT_BITS;
 
-// The keys of a row's k largest elements: those above `threshold`, and the first `equal` that are equal to it.
+// The keys of a row's k largest elements: above `threshold`, and the first `equal` that equal it.
 struct Selection {
   uint32 threshold;
   int equal;
@@ -22,8 +22,10 @@ DEVICE uint32 ordered_key(float value) {
   return bits >> 31 ? ~bits : bits | 0x80000000;
 }
 
-// histogram[d] = how many of the keys that agree with `threshold` above `shift + DIGIT_BITS` have digit d.
-DEVICE void count_digits(const float *row, int length, uint32 threshold, uint32 known, int shift, int *histogram) {
+// histogram[i] = how many of the keys that agree with `threshold` in the `known` bits have the digit i from
+// the top, DIGITS - 1 - i.
+DEVICE void count_digits(const float *row, int length, uint32 threshold, uint32 known, int shift,
+                         int *histogram) {
   for (int digit = thread_id(); digit < DIGITS; digit += SELECT_THREADS) histogram[digit] = 0;
   barrier();
   for (int start = thread_id() * SELECT_AT_ONCE; start < length; start += SELECT_STRIDE) {
@@ -32,7 +34,7 @@ DEVICE void count_digits(const float *row, int length, uint32 threshold, uint32 
     for (int i = 0; i < SELECT_AT_ONCE; ++i) {
       uint32 key = ordered_key(values[i]);
       if (start + i < length && ((key ^ threshold) & known) == 0)
-        __scoped_atomic_fetch_add(&histogram[key >> shift & (DIGITS - 1)], 1, __ATOMIC_RELAXED,
+        __scoped_atomic_fetch_add(&histogram[~key >> shift & (DIGITS - 1)], 1, __ATOMIC_RELAXED,
                                   __MEMORY_SCOPE_WRKGRP);
     }
   }
@@ -47,16 +49,16 @@ DEVICE Selection select_largest(const float *row, int length, int wanted) {
   uint32 threshold = 0, known = 0;
   for (int shift = 32 - DIGIT_BITS;; shift = shift > DIGIT_BITS ? shift - DIGIT_BITS : 0) {
     count_digits(row, length, threshold, known, shift, histogram);
-    // Thread t owns the two digits 2t from the top, so that the scan runs from the largest digit down.
-    int high = DIGITS - 1 - 2 * thread_id(), total;
-    int of_high = histogram[high], of_low = histogram[high - 1];
-    int upto = inclusive_sum_of_workgroup<SELECT_THREADS>(of_high + of_low, total);
-    int before = upto - of_high - of_low;
+    // Thread t owns entries 2t and 2t + 1; the scan runs from the largest digit down.
+    int first = 2 * thread_id(), total;
+    int of_first = histogram[first], of_second = histogram[first + 1];
+    int upto = inclusive_sum_of_workgroup<SELECT_THREADS>(of_first + of_second, total);
+    int before = upto - of_first - of_second;
     if (before < wanted && wanted <= upto) {
-      bool in_high = wanted <= before + of_high;
-      found_digit = in_high ? high : high - 1;
-      found_before = in_high ? before : before + of_high;
-      found_count = in_high ? of_high : of_low;
+      bool in_first = wanted <= before + of_first;
+      found_digit = DIGITS - 1 - (in_first ? first : first + 1);
+      found_before = in_first ? before : before + of_first;
+      found_count = in_first ? of_first : of_second;
     }
     barrier();
     threshold |= uint32(found_digit) << shift;

@@ -11,7 +11,7 @@ struct Maximum {
   template <typename T> DEVICE T combine(T a, T b) { return a > b ? a : b; }
 };
 
-// Every lane of each aligned run of `LANES` lanes gets the run's result. All lanes of the wave must take part.
+// Every lane of each aligned run of `LANES` lanes gets the run's result. All lanes must take part.
 template <typename Operation, int LANES, typename T> DEVICE T reduce_lanes(T value) {
 #pragma unroll
   for (int distance = 1; distance < LANES; distance *= 2)

@@ -1,7 +1,7 @@
 // A row held in the registers of one workgroup: load, RMS-normalise, quantise, store.
 //
-// Chunk c of thread t holds columns c * ROW_COLUMNS + 8t and the seven after it, zeros beyond the row's end. A
-// row's columns are a multiple of 8, and of 128 where it is quantised, so a group is never cut.
+// Chunk c of thread t holds columns c * ROW_COLUMNS + 8t and the seven after it, zeros beyond the row's end.
+// A row's columns are a multiple of 8, and of 128 where it is quantised, so a group is never cut.
 #pragma once
 
 #include "float_math.h"
@@ -36,9 +36,10 @@ template <int COUNT> DEVICE void store_row(const Row<COUNT> &row, int columns, b
 }
 
 // row *= rsqrt(mean(row^2) + epsilon), then *= weight.
-template <int COUNT> DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weight, int columns, float epsilon) {
-  Row<COUNT> weights;
-  load_row<COUNT>(weight, columns, weights);  // before the barriers, so that both loads are in flight together
+template <int COUNT>
+DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weight, int columns, float epsilon) {
+  Row<COUNT> weights;  // loaded before the barriers, so that the loads of both rows are in flight together
+  load_row<COUNT>(weight, columns, weights);
   float squares = 0;
 #pragma unroll
   for (int chunk = 0; chunk < COUNT; ++chunk)
@@ -53,7 +54,8 @@ template <int COUNT> DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weig
 
 // Row `index` of `rows` rows of codes [rows, columns] and group-major scales [columns / 128, rows].
 template <int COUNT>
-DEVICE void quantize_row(const Row<COUNT> &row, int index, int rows, int columns, uint8 *codes, float *scales) {
+DEVICE void quantize_row(const Row<COUNT> &row, int index, int rows, int columns, uint8 *codes,
+                         float *scales) {
 #pragma unroll
   for (int chunk = 0; chunk < COUNT; ++chunk) {
     int column = row_column(chunk);

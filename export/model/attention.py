@@ -23,7 +23,10 @@ ROPE_LAYOUT = "interleaved"
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """``qkv_a`` [T, q_lora + kv_lora + rope]; its normalised parts: ``query`` quantised, ``key_value`` [T, kv_lora]."""
+    """``qkv_a`` [T, q_lora + kv_lora + rope] and its normalised parts.
+
+    ``query`` is quantised, ``key_value`` [T, kv_lora] is not.
+    """
 
     qkv_a: torch.Tensor
     query: QuantizedActivation
@@ -61,7 +64,7 @@ class Attention(nn.Module):
     def forward(
         self, latents: Latents, selected_slots: torch.Tensor, cache: LatentCache, step: StepInputs
     ) -> tuple[torch.Tensor, LatentCache]:
-        """Attend over ``selected_slots`` int32 [T, topk], the rows' own tokens being written to ``cache`` first.
+        """Write the rows' own tokens to ``cache``, then attend over ``selected_slots`` int32 [T, topk].
 
         Returns the output [T, hidden] and the written cache.
         """
@@ -79,6 +82,8 @@ class Attention(nn.Module):
             ROPE_LAYOUT,
             self.element_format,
         )
-        attended = sparse_mla(query, cache, selected_slots, self.config.kv_lora_rank, self.config.softmax_scale)
+        attended = sparse_mla(
+            query, cache, selected_slots, self.config.kv_lora_rank, self.config.softmax_scale
+        )
         values = value_up(attended, self.kv_b.weight, self.config.qk_nope_head_dim)
         return self.o_proj(flatten_group_quant(values, self.element_format)), cache

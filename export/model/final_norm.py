@@ -1,7 +1,6 @@
 """The final norm, before the output head."""
 
 import torch
-from torch import nn
 
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.export.model.parameters import Weight

@@ -49,10 +49,10 @@ class Indexer(nn.Module):
         cache: IndexerCache,
         step: StepInputs,
     ) -> tuple[torch.Tensor, IndexerCache]:
-        """Select up to index_topk cached tokens per row, the rows' own keys being written to ``cache`` first.
+        """Write the rows' own keys to ``cache``, then select up to index_topk cached tokens per row.
 
-        ``x`` [T, hidden] is the quantised twin of ``normed``. Returns slots int32 [T, index_topk] in ascending
-        position, padded with -1, and the written cache.
+        ``x`` [T, hidden] is the quantised twin of ``normed``. Returns slots int32 [T, index_topk] in
+        ascending position, padded with -1, and the written cache.
         """
         rope_layout = self.config.indexer_rope_layout
         key = indexer_k_prepare(
@@ -64,7 +64,9 @@ class Indexer(nn.Module):
             step.positions,
             rope_layout,
         )
-        cache = indexer_k_quant_and_cache(key, cache, step.slot_mapping, KEY_SCALE_FORMAT, self.element_format)
+        cache = indexer_k_quant_and_cache(
+            key, cache, step.slot_mapping, KEY_SCALE_FORMAT, self.element_format
+        )
         query, weights = indexer_q_prepare(
             self.wq_b(query_latent),
             self.weights_proj(normed),

@@ -66,9 +66,9 @@ class Layer(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, IndexerCache | None, LatentCache]:
         """The attention half.
 
-        ``residual`` is None at the start of the stream. A layer without an indexer takes ``selected_slots`` from
-        the last one that has one. Returns hidden (summed over this rank's heads), residual, the selected slots
-        and the written caches.
+        ``residual`` is None at the start of the stream. A layer without an indexer takes ``selected_slots``
+        from the last one that has one. Returns hidden (summed over this rank's heads), residual, the selected
+        slots and the written caches.
         """
         normalize = self.input_norm.weight, self.config.rms_norm_eps, self.element_format
         if residual is None:

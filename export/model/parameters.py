@@ -15,7 +15,7 @@ def empty_parameter(*shape: int, dtype: torch.dtype) -> nn.Parameter:
 
 
 class BlockScaled(nn.Module):
-    """``values`` in an element format, stored as ``layout`` says, and one float32 scale per 128 x 128 block."""
+    """``values`` in an element format, stored as ``layout`` says, and a float32 scale per 128 x 128 block."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ExpertWeights(BlockScaled):
 
 
 class HeadWeights(BlockScaled):
-    """One row-major [rows, columns] weight per head; scale blocks run over the heads' rows one after another."""
+    """One row-major [rows, columns] weight per head; scale blocks run over the rows of all heads."""
 
     def __init__(self, heads: int, rows: int, columns: int, element_format: ElementFormat):
         super().__init__((heads, rows, columns), _blocks(heads * rows, columns), ROW_MAJOR, element_format)
@@ -70,10 +70,11 @@ class Weight(nn.Module):
 
 
 class FloatLinear(Weight):
-    """y = W x with W unquantised [rows, columns]; x in the activation dtype, y accumulated and kept in float32."""
+    """y = W x with W [rows, columns] and x in the activation dtype, y accumulated and kept in float32."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # The weight is the left operand: the compiler crashes on gfx950 where both outer sizes of x W^T are small.
+        # The weight is the left operand because the compiler crashes on gfx950 where few rows meet few
+        # outputs; so it still does below 16 outputs.
         return torch.mm(self.weight.float(), x.float().t()).t().contiguous()
 
 

@@ -9,8 +9,8 @@ from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.layouts import PRESHUFFLED_PAGE
 from predecode.custom_kernels.values import IndexerCache, LatentCache
 from predecode.export.config import ModelConfig
-from predecode.export.model.layer import Half, Layer
 from predecode.export.model.final_norm import FinalNorm
+from predecode.export.model.layer import Half, Layer
 from predecode.export.model.parameters import FloatLinear, Weight, empty_parameter
 from predecode.export.model.plan import Part, plan
 from predecode.export.model.step_inputs import StepInputs
@@ -67,7 +67,9 @@ class Segment(nn.Module):
         )
         if part.gives_logits:
             self.final_norm = FinalNorm(config.hidden_size, config.rms_norm_eps, element_format)
-            self.output = FloatLinear(self.sizes.vocabulary, config.hidden_size, element_format=element_format)
+            self.output = FloatLinear(
+                self.sizes.vocabulary, config.hidden_size, element_format=element_format
+            )
 
     @property
     def name(self) -> str:
@@ -181,8 +183,7 @@ def build_segments(
     """
     if geometry.max_context > config.max_position_embeddings:
         raise PredecodeError(
-            f"max context {geometry.max_context} is more than the model's {config.max_position_embeddings} positions"
+            f"max context {geometry.max_context} is more than the model's {config.max_position_embeddings} "
+            "positions"
         )
-    return [
-        Segment(part, config, shard, element_format, geometry) for part in plan(config, layers, reduce)
-    ]
+    return [Segment(part, config, shard, element_format, geometry) for part in plan(config, layers, reduce)]

@@ -1,7 +1,8 @@
 """An emulated HIP device: the stock hip driver of the IREE runtime runs gfx942 and gfx950 modules on any CPU.
 
-The driver is pointed at a libamdhip64 of ours, which translates each code object's machine code to C, builds it for
-this machine and runs it. Opening a device needs the extra ``emulation``; importing this package does not.
+The driver is pointed at a libamdhip64 of ours, which translates each code object's machine code to C,
+builds it for this machine and runs it. Opening a device needs the extra ``emulation``; importing this
+package does not.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ __all__ = ["ARCHITECTURES", "dispatch_counters", "open_device", "pending_fault"]
 def open_device(arch: str, strict: bool) -> HalDevice:
     """Opens the emulated device of ``arch`` (``gfx942`` or ``gfx950``) in the runtime's hip driver.
 
-    A strict device checks every access, register and wait of a kernel and poisons fresh memory, at a price in speed.
-    All four devices may be open in one process. After a fault the driver gives the opened device up, as it would a
-    GPU's context: open it again to go on. Raises PredecodeError for another arch, without the extra
-    ``emulation``, and where the hip driver of this process already drives a real GPU.
+    A strict device checks every access, register and wait of a kernel and poisons fresh memory, at a price
+    in speed. All four devices may be open in one process. After a fault the driver gives the opened device
+    up, as it would a GPU's context: open it again to go on. Raises PredecodeError for another arch, without
+    the extra ``emulation``, and where the hip driver of this process already drives a real GPU.
     """
     if arch not in ARCHITECTURES:
         raise PredecodeError(f"no emulated device for {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
@@ -59,5 +60,6 @@ def _require_extra() -> None:
     missing = [name for name in ("msgpack", "tinygrad", "ziglang") if find_spec(name) is None]
     if missing:
         raise PredecodeError(
-            f"the emulated device needs {', '.join(missing)}: install it with `pip install 'predecode[emulation]'`"
+            f"the emulated device needs {', '.join(missing)}: "
+            "install it with `pip install 'predecode[emulation]'`"
         )

@@ -1,7 +1,7 @@
-"""AMD GPU code objects: the ELF file that holds the machine code of kernels, their descriptors and their metadata.
+"""AMD GPU code objects: the ELF files that hold kernels, their descriptors and their metadata.
 
-Formats: the ELF layout, kernel descriptor, ``NT_AMDGPU_METADATA`` note (msgpack, code object version 4 to 6) and
-relocations of LLVM's "User Guide for AMDGPU Backend".
+Formats: the ELF layout, kernel descriptor, ``NT_AMDGPU_METADATA`` note (msgpack, code object version 4 to 6)
+and relocations of LLVM's "User Guide for AMDGPU Backend".
 """
 
 import struct
@@ -32,7 +32,7 @@ class CodeObjectError(PredecodeError):
 
 @dataclass(frozen=True, slots=True)
 class KernelArgument:
-    """One entry of the kernel's argument segment. ``kind`` is the metadata's ``.value_kind``; sizes in bytes."""
+    """One entry of the kernel's argument segment, in bytes. ``kind`` is the metadata's ``.value_kind``."""
 
     offset: int
     size: int
@@ -69,7 +69,7 @@ class GlobalVariable:
 
 @dataclass(frozen=True, slots=True)
 class CodeObject:
-    """A parsed code object. Addresses are the ELF file's own; the image is placed by adding a load address."""
+    """A parsed code object. Addresses are the ELF file's own; a load address is added when it is placed."""
 
     arch: str
     image: bytes
@@ -83,9 +83,10 @@ class CodeObject:
 
 
 def file_size(header: bytes) -> int:
-    """Bytes that the ELF file spans, from its first 64 bytes (its section table is what the linker writes last).
+    """Bytes that the ELF file spans, from its first 64 (the linker writes the section table last).
 
-    Raises CodeObjectError if the bytes are no ELF file: offload bundles and compressed bundles are not supported.
+    Raises CodeObjectError if the bytes are no ELF file: offload bundles, compressed or not, are not
+    supported.
     """
     if header[:4] != b"\x7fELF":
         raise CodeObjectError(
@@ -105,7 +106,9 @@ def parse(data: bytes, expected_arch: str) -> CodeObject:
     if len(data) < ELF_HEADER.size:
         raise CodeObjectError(f"code object has {len(data)} bytes, which is less than an ELF header")
     file_size(data[: ELF_HEADER.size])
-    identification, _, machine, _, _, program_table, _, _, _, entry_size, count, *_ = ELF_HEADER.unpack_from(data)
+    identification, _, machine, _, _, program_table, _, _, _, entry_size, count, *_ = ELF_HEADER.unpack_from(
+        data
+    )
     if machine != EM_AMDGPU or identification[4] != 2:
         raise CodeObjectError(f"ELF file is for machine {machine}, expected {EM_AMDGPU} (AMD GPU, 64 bit)")
     try:
@@ -185,7 +188,9 @@ def _symbols(image: bytearray, dynamic: dict[int, int]) -> list[tuple[str, int, 
     _, count = struct.unpack_from("<II", image, dynamic[DT_HASH])
     symbols = []
     for i in range(count):
-        name, info, _, section, address, size = SYMBOL.unpack_from(image, dynamic[DT_SYMTAB] + i * SYMBOL.size)
+        name, info, _, section, address, size = SYMBOL.unpack_from(
+            image, dynamic[DT_SYMTAB] + i * SYMBOL.size
+        )
         start = dynamic[DT_STRTAB] + name
         text = image[start : image.index(0, start)].decode()
         if i and section == 0:
@@ -202,10 +207,14 @@ def _relocations(image: bytearray, dynamic: dict[int, int], symbols: list) -> tu
         if kind == R_AMDGPU_NONE:
             continue
         if kind not in (R_AMDGPU_ABS64, R_AMDGPU_RELATIVE64):
-            raise CodeObjectError(f"code object has relocation type {kind} at {slot:#x}, which is not supported")
+            raise CodeObjectError(
+                f"code object has relocation type {kind} at {slot:#x}, which is not supported"
+            )
         target = addend + (symbols[symbol][1] if kind == R_AMDGPU_ABS64 else 0)
         if slot + 8 > len(image):
-            raise CodeObjectError(f"code object has a relocation at {slot:#x}, outside its {len(image)} bytes")
+            raise CodeObjectError(
+                f"code object has a relocation at {slot:#x}, outside its {len(image)} bytes"
+            )
         found.append((slot, target))
     return tuple(found)
 

@@ -10,10 +10,11 @@ WAVE_INSTRUCTION_CLASSES = ("salu", "smem", "valu", "mfma", "lds", "vmem", "bran
 class DispatchCounters:
     """One dispatch: its launch and sums over all its waves.
 
-    ``grid`` is in workgroups, ``block`` in work-items of one workgroup. ``wave_instructions`` has one entry per class
-    of instruction, each counted once per wave. ``bytes_loaded`` and ``bytes_stored`` are global memory as the active
-    lanes asked for it; ``cache_lines`` is the number of different 128-byte lines among them. Cache lines and LDS bank
-    conflicts are counted by strict devices only and None elsewhere. ``seconds`` is the emulation's own time.
+    ``grid`` is in workgroups, ``block`` in work-items of one workgroup. ``wave_instructions`` has one entry
+    per class of instruction, each counted once per wave. ``bytes_loaded`` and ``bytes_stored`` are global
+    memory as the active lanes asked for it; ``cache_lines`` is the number of different 128-byte lines among
+    them. Cache lines and LDS bank conflicts are counted by strict devices only and None elsewhere.
+    ``seconds`` is the emulation's time.
     """
 
     kernel: str
@@ -33,19 +34,19 @@ class DispatchCounters:
 class _WaveCounters(ctypes.Structure):
     """``struct WaveCounters`` (isa/wave.h)."""
 
-    _fields_ = [
+    _fields_ = (
         *((name, ctypes.c_uint64) for name in WAVE_INSTRUCTION_CLASSES),
         ("matrix_operations", ctypes.c_uint64),
         ("bytes_loaded", ctypes.c_uint64),
         ("bytes_stored", ctypes.c_uint64),
         ("lds_bank_conflicts", ctypes.c_uint64),
-    ]
+    )
 
 
 class _DispatchRecord(ctypes.Structure):
     """``struct DispatchRecord`` (launch.h)."""
 
-    _fields_ = [
+    _fields_ = (
         ("kernel", ctypes.c_char * 128),
         ("grid", ctypes.c_uint32 * 3),
         ("block", ctypes.c_uint32 * 3),
@@ -55,7 +56,7 @@ class _DispatchRecord(ctypes.Structure):
         ("cache_lines", ctypes.c_uint64),
         ("seconds", ctypes.c_double),
         ("counters", _WaveCounters),
-    ]
+    )
 
 
 def take_dispatch_counters(library: ctypes.CDLL) -> list[DispatchCounters]:

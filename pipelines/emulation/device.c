@@ -10,9 +10,11 @@
 
 static const struct Device devices[] = {
     {"AMD Instinct MI300X (emulated gfx942)", "gfx942", 0, 304, 64 << 10, 9, 4, 4 << 20, 2100000, false},
-    {"AMD Instinct MI300X (emulated gfx942, strict)", "gfx942", 1, 304, 64 << 10, 9, 4, 4 << 20, 2100000, true},
+    {"AMD Instinct MI300X (emulated gfx942, strict)", "gfx942", 1, 304, 64 << 10, 9, 4, 4 << 20, 2100000,
+     true},
     {"AMD Instinct MI355X (emulated gfx950)", "gfx950", 2, 256, 160 << 10, 9, 5, 4 << 20, 2400000, false},
-    {"AMD Instinct MI355X (emulated gfx950, strict)", "gfx950", 3, 256, 160 << 10, 9, 5, 4 << 20, 2400000, true},
+    {"AMD Instinct MI355X (emulated gfx950, strict)", "gfx950", 3, 256, 160 << 10, 9, 5, 4 << 20, 2400000,
+     true},
 };
 enum { kDeviceCount = sizeof devices / sizeof devices[0] };
 static struct Context contexts[kDeviceCount];
@@ -22,7 +24,7 @@ static const size_t kTotalMemory = (size_t)192 << 30;
 
 const struct Device *device_current(void) { return current ? current : &devices[0]; }
 
-// ---- Faults ----------------------------------------------------------------------------------------------------
+// ---- Faults ----
 
 enum { kFaultCapacity = 2048 };
 static pthread_mutex_t fault_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -87,13 +89,14 @@ HIP_API const char *hipGetErrorName(hipError_t error) {
 
 // The driver puts this text into its status, so that a fault explains itself there too.
 HIP_API const char *hipGetErrorString(hipError_t error) {
-  bool from_fault = error == hipErrorLaunchFailure || error == hipErrorIllegalAddress || error == hipErrorInvalidImage;
+  bool from_fault =
+      error == hipErrorLaunchFailure || error == hipErrorIllegalAddress || error == hipErrorInvalidImage;
   return from_fault && last_fault[0] ? last_fault : hipGetErrorName(error);
 }
 
 HIP_API hipError_t hipGetLastError(void) { return hipSuccess; }
 
-// ---- Devices and contexts --------------------------------------------------------------------------------------
+// ---- Devices and contexts ----
 
 HIP_API hipError_t hipInit(unsigned flags) {
   for (int i = 0; i < kDeviceCount; ++i) contexts[i].device = &devices[i];
@@ -224,11 +227,12 @@ HIP_API hipError_t hipCtxGetCurrent(hipCtx_t *context) {
 }
 
 // Contexts saved by hipCtxPushCurrent, per thread.
-static _Thread_local const struct Device *pushed[16];
+enum { MOST_PUSHED = 4096 };  // the driver pushes once per loaded kernel and pops late
+static _Thread_local const struct Device *pushed[MOST_PUSHED];
 static _Thread_local int pushed_count;
 
 HIP_API hipError_t hipCtxPushCurrent(hipCtx_t context) {
-  if (pushed_count == 16) return hipErrorInvalidContext;
+  if (pushed_count == MOST_PUSHED) return hipErrorInvalidContext;
   pushed[pushed_count++] = current;
   return hipCtxSetCurrent(context);
 }

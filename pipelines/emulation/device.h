@@ -8,7 +8,8 @@
 
 struct Wave;
 
-// One emulated device. The ordinal selects architecture and strictness, so that no mode is switched at run time.
+// One emulated device. The ordinal selects architecture and strictness, so that no mode is switched at run
+// time.
 struct Device {
   const char *name, *arch;
   int ordinal, compute_units, lds_bytes, major, minor, l2_bytes, clock_kilohertz;
@@ -79,9 +80,11 @@ hipError_t fault_set(hipError_t error, const char *format, ...) __attribute__((f
 // Names an unsupported call on stderr.
 hipError_t unsupported(const char *call);
 
-hipError_t launch_kernel(struct Kernel *kernel, dim3 grid, dim3 block, uint32_t dynamic_lds_bytes, void **parameters);
+hipError_t launch_kernel(struct Kernel *kernel, dim3 grid, dim3 block, uint32_t dynamic_lds_bytes,
+                         void **parameters);
 
-// Stream order with host functions, which run on a thread of their own: returns once those queued so far have run.
+// Stream order with host functions, which run on a thread of their own: returns once those queued so far have
+// run.
 void stream_wait_host_functions(void);
 
 // Checks in strict mode that [pointer, pointer + size) lies in one live buffer.

@@ -32,7 +32,7 @@ VALUE_ARGUMENT, ZERO_ARGUMENT = 0, 15
 class DeviceRecord(ctypes.Structure):
     """``struct Device``."""
 
-    _fields_ = [
+    _fields_ = (
         ("name", ctypes.c_char_p),
         ("arch", ctypes.c_char_p),
         ("ordinal", ctypes.c_int),
@@ -43,19 +43,19 @@ class DeviceRecord(ctypes.Structure):
         ("l2_bytes", ctypes.c_int),
         ("clock_kilohertz", ctypes.c_int),
         ("strict", ctypes.c_bool),
-    ]
+    )
 
 
 class ArgumentRecord(ctypes.Structure):
     """``struct Argument``."""
 
-    _fields_ = [("offset", ctypes.c_uint32), ("size", ctypes.c_uint32), ("kind", ctypes.c_uint32)]
+    _fields_ = (("offset", ctypes.c_uint32), ("size", ctypes.c_uint32), ("kind", ctypes.c_uint32))
 
 
 class KernelRecord(ctypes.Structure):
     """``struct Kernel``."""
 
-    _fields_ = [
+    _fields_ = (
         ("name", ctypes.c_char_p),
         ("run", ctypes.c_void_p),
         ("text", ctypes.c_void_p),
@@ -70,19 +70,19 @@ class KernelRecord(ctypes.Structure):
         ("arguments", ctypes.POINTER(ArgumentRecord)),
         ("code_address", ctypes.c_uint64),
         ("device", ctypes.POINTER(DeviceRecord)),
-    ]
+    )
 
 
 class VariableRecord(ctypes.Structure):
     """``struct Variable``."""
 
-    _fields_ = [("name", ctypes.c_char_p), ("address", ctypes.c_uint64), ("size", ctypes.c_uint64)]
+    _fields_ = (("name", ctypes.c_char_p), ("address", ctypes.c_uint64), ("size", ctypes.c_uint64))
 
 
 class ModuleRecord(ctypes.Structure):
     """``struct Module``."""
 
-    _fields_ = [
+    _fields_ = (
         ("token", ctypes.c_uint64),
         ("image", ctypes.c_void_p),
         ("image_bytes", ctypes.c_uint64),
@@ -90,7 +90,7 @@ class ModuleRecord(ctypes.Structure):
         ("variable_count", ctypes.c_uint32),
         ("kernels", ctypes.POINTER(KernelRecord)),
         ("variables", ctypes.POINTER(VariableRecord)),
-    ]
+    )
 
 
 MODULE_LOADER = ctypes.CFUNCTYPE(

@@ -9,14 +9,13 @@ from predecode.pipelines.emulation import counters, device_library
 from predecode.pipelines.emulation.module_loader import EmulationError, ModuleLoader
 from predecode.pipelines.errors import PredecodeError
 
-
 _loaders: list[ModuleLoader] = []
 """The process's one loader, once the library is loaded."""
 
 
 @functools.cache
 def _devices() -> dict[str, int]:
-    """Device name -> identifier, for the devices of this process's hip driver, which it creates on first use."""
+    """Device name -> identifier, for the devices of this process's hip driver; creates it on first use."""
     _loaders.append(ModuleLoader(device_library.load_library()))
     iree.runtime.flags.parse_flags(
         f"--hip_dylib_path=file:{device_library.build_library()}",
@@ -41,7 +40,7 @@ def create_device(arch: str, strict: bool) -> iree.runtime.HalDevice:
 
 
 def take_fault() -> PredecodeError | None:
-    """The error of the last module that failed to load, or the first fault of a launch or a transfer, if any."""
+    """The error of the last module that failed to load, or the first fault of a launch or transfer."""
     for loader in _loaders:
         text = ctypes.create_string_buffer(4096)
         length = loader.library.emulator_take_fault(text, len(text))

@@ -33,8 +33,8 @@ hipError_t hipMemsetD8Async(void *, unsigned char, size_t, hipStream_t);
 hipError_t hipMemsetD16Async(void *, unsigned short, size_t, hipStream_t);
 hipError_t hipMemsetD32Async(void *, int, size_t, hipStream_t);
 hipError_t hipMemcpyAsync(void *, const void *, size_t, hipMemcpyKind, hipStream_t);
-hipError_t hipModuleLaunchKernel(hipFunction_t, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                                 hipStream_t, void **, void **);
+hipError_t hipModuleLaunchKernel(hipFunction_t, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                                 unsigned, hipStream_t, void **, void **);
 hipError_t hipEventRecord(hipEvent_t, hipStream_t);
 
 static hipError_t create(hipGraph_t *graph, struct NodeList *nodes) {
@@ -86,14 +86,15 @@ static struct GraphNode *add(hipGraph_t graph, hipGraphNode_t *out, enum NodeKin
   return node;
 }
 
-HIP_API hipError_t hipGraphAddEmptyNode(hipGraphNode_t *out, hipGraph_t graph, const hipGraphNode_t *dependencies,
-                                        size_t dependency_count) {
+HIP_API hipError_t hipGraphAddEmptyNode(hipGraphNode_t *out, hipGraph_t graph,
+                                        const hipGraphNode_t *dependencies, size_t dependency_count) {
   (void)dependencies, (void)dependency_count;
   return add(graph, out, kNodeEmpty) ? hipSuccess : hipErrorOutOfMemory;
 }
 
-HIP_API hipError_t hipGraphAddEventRecordNode(hipGraphNode_t *out, hipGraph_t graph, const hipGraphNode_t *dependencies,
-                                              size_t dependency_count, hipEvent_t event) {
+HIP_API hipError_t hipGraphAddEventRecordNode(hipGraphNode_t *out, hipGraph_t graph,
+                                              const hipGraphNode_t *dependencies, size_t dependency_count,
+                                              hipEvent_t event) {
   (void)dependencies, (void)dependency_count;
   struct GraphNode *node = add(graph, out, kNodeEvent);
   if (!node) return hipErrorOutOfMemory;
@@ -101,8 +102,9 @@ HIP_API hipError_t hipGraphAddEventRecordNode(hipGraphNode_t *out, hipGraph_t gr
   return hipSuccess;
 }
 
-HIP_API hipError_t hipGraphAddKernelNode(hipGraphNode_t *out, hipGraph_t graph, const hipGraphNode_t *dependencies,
-                                         size_t dependency_count, const hipKernelNodeParams *params) {
+HIP_API hipError_t hipGraphAddKernelNode(hipGraphNode_t *out, hipGraph_t graph,
+                                         const hipGraphNode_t *dependencies, size_t dependency_count,
+                                         const hipKernelNodeParams *params) {
   (void)dependencies, (void)dependency_count;
   if (params->extra) return unsupported("hipGraphAddKernelNode with packed arguments");
   struct GraphNode *node = add(graph, out, kNodeKernel);
@@ -125,8 +127,9 @@ HIP_API hipError_t hipGraphAddKernelNode(hipGraphNode_t *out, hipGraph_t graph, 
   return hipSuccess;
 }
 
-HIP_API hipError_t hipGraphAddMemsetNode(hipGraphNode_t *out, hipGraph_t graph, const hipGraphNode_t *dependencies,
-                                         size_t dependency_count, const hipMemsetParams *params) {
+HIP_API hipError_t hipGraphAddMemsetNode(hipGraphNode_t *out, hipGraph_t graph,
+                                         const hipGraphNode_t *dependencies, size_t dependency_count,
+                                         const hipMemsetParams *params) {
   (void)dependencies, (void)dependency_count;
   if (params->height > 1) return unsupported("hipGraphAddMemsetNode with more than one row");
   struct GraphNode *node = add(graph, out, kNodeFill);
@@ -135,10 +138,12 @@ HIP_API hipError_t hipGraphAddMemsetNode(hipGraphNode_t *out, hipGraph_t graph, 
   return hipSuccess;
 }
 
-HIP_API hipError_t hipDrvGraphAddMemcpyNode(hipGraphNode_t *out, hipGraph_t graph, const hipGraphNode_t *dependencies,
-                                            size_t dependency_count, const HIP_MEMCPY3D *params, hipCtx_t context) {
+HIP_API hipError_t hipDrvGraphAddMemcpyNode(hipGraphNode_t *out, hipGraph_t graph,
+                                            const hipGraphNode_t *dependencies, size_t dependency_count,
+                                            const HIP_MEMCPY3D *params, hipCtx_t context) {
   (void)dependencies, (void)dependency_count, (void)context;
-  if (params->Height > 1 || params->Depth > 1) return unsupported("hipDrvGraphAddMemcpyNode with more than one row");
+  if (params->Height > 1 || params->Depth > 1)
+    return unsupported("hipDrvGraphAddMemcpyNode with more than one row");
   struct GraphNode *node = add(graph, out, kNodeCopy);
   if (!node) return hipErrorOutOfMemory;
   node->copy = *params;
@@ -150,21 +155,26 @@ static hipError_t run(const struct GraphNode *node, hipStream_t stream) {
     case kNodeEmpty: return hipSuccess;
     case kNodeEvent: return hipEventRecord(node->event, stream);
     case kNodeKernel:
-      return hipModuleLaunchKernel(node->kernel, node->grid.x, node->grid.y, node->grid.z, node->block.x, node->block.y,
-                                   node->block.z, node->dynamic_lds, stream, node->parameters, NULL);
+      return hipModuleLaunchKernel(node->kernel, node->grid.x, node->grid.y, node->grid.z, node->block.x,
+                                   node->block.y, node->block.z, node->dynamic_lds, stream, node->parameters,
+                                   NULL);
     case kNodeFill: {
       const hipMemsetParams *fill = &node->fill;
-      if (fill->elementSize == 1) return hipMemsetD8Async(fill->dst, (unsigned char)fill->value, fill->width, stream);
-      if (fill->elementSize == 2) return hipMemsetD16Async(fill->dst, (unsigned short)fill->value, fill->width, stream);
+      if (fill->elementSize == 1)
+        return hipMemsetD8Async(fill->dst, (unsigned char)fill->value, fill->width, stream);
+      if (fill->elementSize == 2)
+        return hipMemsetD16Async(fill->dst, (unsigned short)fill->value, fill->width, stream);
       return hipMemsetD32Async(fill->dst, (int)fill->value, fill->width, stream);
     }
     case kNodeCopy: {
       const HIP_MEMCPY3D *copy = &node->copy;
       const char *source = copy->srcDevice ? copy->srcDevice : copy->srcHost;
       char *target = copy->dstDevice ? copy->dstDevice : copy->dstHost;
-      hipMemcpyKind kind = copy->srcDevice ? (copy->dstDevice ? hipMemcpyDeviceToDevice : hipMemcpyDeviceToHost)
-                                           : (copy->dstDevice ? hipMemcpyHostToDevice : hipMemcpyHostToHost);
-      return hipMemcpyAsync(target + copy->dstXInBytes, source + copy->srcXInBytes, copy->WidthInBytes, kind, stream);
+      hipMemcpyKind kind = copy->srcDevice
+                               ? (copy->dstDevice ? hipMemcpyDeviceToDevice : hipMemcpyDeviceToHost)
+                               : (copy->dstDevice ? hipMemcpyHostToDevice : hipMemcpyHostToHost);
+      return hipMemcpyAsync(target + copy->dstXInBytes, source + copy->srcXInBytes, copy->WidthInBytes, kind,
+                            stream);
     }
   }
   return hipErrorInvalidValue;

@@ -1,4 +1,5 @@
-// The part of the HIP driver interface that IREE's hip driver calls, declared from its documented binary layout.
+// The part of the HIP driver interface that IREE's hip driver calls, declared from its documented binary
+// layout.
 #ifndef PREDECODE_EMULATION_HIP_H
 #define PREDECODE_EMULATION_HIP_H
 

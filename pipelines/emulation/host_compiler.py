@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from predecode.pipelines.errors import PredecodeError
@@ -15,7 +16,6 @@ COMPILE_FLAGS = (
     "-O2",
     "-march=native",
     "-fPIC",
-    "-shared",
     "-fvisibility=hidden",
     # Machine code has no contraction of its own, wraps integers and reads registers under any type.
     "-ffp-contract=off",
@@ -47,7 +47,7 @@ def content_key(*parts: str | bytes) -> str:
 
 
 def build_shared_object(key: str, name: str, sources: Callable[[], dict[str, str]], include: Path) -> Path:
-    """Compiles ``sources()`` (file name -> C text) into ``name`` under the cache entry ``key``; returns its path.
+    """Compiles ``sources()`` (file name -> C text) into file ``name`` of cache entry ``key``: its path.
 
     An existing entry is returned as it is. Raises PredecodeError with the compiler's first error line.
     """
@@ -59,16 +59,28 @@ def build_shared_object(key: str, name: str, sources: Callable[[], dict[str, str
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         for file_name, text in files.items():
             Path(folder, file_name).write_text(text)
+        units = [Path(folder, file_name) for file_name in files if file_name.endswith(".c")]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            objects = list(pool.map(lambda unit: _compile(unit, include), units))
         built = Path(folder, name)
-        command = [sys.executable, "-m", "ziglang", "cc", *COMPILE_FLAGS, f"-I{include}", "-o", str(built)]
-        command += [str(Path(folder, file_name)) for file_name in files if file_name.endswith(".c")]
-        result = subprocess.run([*command, "-lm"], capture_output=True, text=True)
-        if result.returncode:
-            lines = result.stderr.strip().splitlines() or ["no message"]
-            line = next((line for line in lines if "error" in line), lines[-1])
-            raise PredecodeError(f"the C compiler (ziglang) could not build {name} for this machine: {line}")
+        _run_compiler("-shared", "-o", str(built), *map(str, objects), "-lm")
         os.replace(built, target)  # Atomic: another process sees nothing or the whole file.
     return target
+
+
+def _compile(unit: Path, include: Path) -> Path:
+    target = unit.with_suffix(".o")
+    _run_compiler("-c", f"-I{include}", "-o", str(target), str(unit))
+    return target
+
+
+def _run_compiler(*arguments: str) -> None:
+    command = [sys.executable, "-m", "ziglang", "cc", *COMPILE_FLAGS, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["no message"]
+        line = next((line for line in lines if "error" in line), lines[-1])
+        raise PredecodeError(f"the C compiler (ziglang) could not build for this machine: {line}")
 
 
 def _compiler_version() -> str:

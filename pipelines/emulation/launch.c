@@ -17,7 +17,7 @@ _Static_assert(sizeof(struct DispatchPacket) == 64, "the packet is 64 bytes");
 
 enum { kMaxWorkgroupSize = 1024 };
 
-// ---- Records ---------------------------------------------------------------------------------------------------
+// ---- Records ----
 
 static pthread_mutex_t record_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct DispatchRecord *records;
@@ -51,7 +51,7 @@ HIP_API size_t emulator_take_records(struct DispatchRecord *taken, size_t capaci
   return count;
 }
 
-// ---- Arguments -------------------------------------------------------------------------------------------------
+// ---- Arguments ----
 
 static uint64_t hidden_argument(const struct Launch *launch, uint32_t kind) {
   const uint32_t grid[3] = {launch->grid.x, launch->grid.y, launch->grid.z};
@@ -90,20 +90,23 @@ static void write_packet(const struct Launch *launch, struct DispatchPacket *pac
   };
 }
 
-// ---- Launch ----------------------------------------------------------------------------------------------------
+// ---- Launch ----
 
 static hipError_t check_limits(const struct Kernel *kernel, dim3 grid, dim3 block, uint32_t lds_bytes) {
   uint64_t size = (uint64_t)block.x * block.y * block.z;
-  uint32_t limit = kernel->max_workgroup_size < kMaxWorkgroupSize ? kernel->max_workgroup_size : kMaxWorkgroupSize;
+  uint32_t limit =
+      kernel->max_workgroup_size < kMaxWorkgroupSize ? kernel->max_workgroup_size : kMaxWorkgroupSize;
   if (!size || size > limit)
-    return fault_set(hipErrorLaunchFailure, "kernel %s: workgroup of %u x %u x %u work-items, expected 1 to %u",
-                     kernel->name, block.x, block.y, block.z, limit);
+    return fault_set(hipErrorLaunchFailure,
+                     "kernel %s: workgroup of %u x %u x %u work-items, expected 1 to %u", kernel->name,
+                     block.x, block.y, block.z, limit);
   if (!grid.x || !grid.y || !grid.z)
-    return fault_set(hipErrorLaunchFailure, "kernel %s: grid of %u x %u x %u workgroups, expected at least one",
-                     kernel->name, grid.x, grid.y, grid.z);
+    return fault_set(hipErrorLaunchFailure,
+                     "kernel %s: grid of %u x %u x %u workgroups, expected at least one", kernel->name,
+                     grid.x, grid.y, grid.z);
   if (lds_bytes > (uint32_t)kernel->device->lds_bytes)
-    return fault_set(hipErrorLaunchFailure, "kernel %s: %u bytes of LDS, but %s has %d", kernel->name, lds_bytes,
-                     kernel->device->arch, kernel->device->lds_bytes);
+    return fault_set(hipErrorLaunchFailure, "kernel %s: %u bytes of LDS, but %s has %d", kernel->name,
+                     lds_bytes, kernel->device->arch, kernel->device->lds_bytes);
   return hipSuccess;
 }
 
@@ -128,7 +131,8 @@ static void record(const struct Launch *launch, const struct LaunchTotals *total
   keep_record(&entry);
 }
 
-hipError_t launch_kernel(struct Kernel *kernel, dim3 grid, dim3 block, uint32_t dynamic_lds_bytes, void **parameters) {
+hipError_t launch_kernel(struct Kernel *kernel, dim3 grid, dim3 block, uint32_t dynamic_lds_bytes,
+                         void **parameters) {
   uint32_t lds_bytes = kernel->lds_bytes + dynamic_lds_bytes;
   hipError_t error = check_limits(kernel, grid, block, lds_bytes);
   if (error) return error;

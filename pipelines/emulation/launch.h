@@ -16,8 +16,8 @@ struct Launch {
   uint32_t lds_bytes, wave_count;
   uint64_t workgroup_count;
   bool strict, flush_denormals;
-  void *packet;              // The AQL dispatch packet, followed by the kernel arguments.
-  uint64_t kernel_arguments; // Their device address.
+  void *packet;               // The AQL dispatch packet, followed by the kernel arguments.
+  uint64_t kernel_arguments;  // Their device address.
   uint64_t dispatch_id;
   struct MemoryView *view;
   atomic_ullong next_workgroup;
@@ -57,7 +57,8 @@ struct GroupContext *group_context_create(struct Launch *launch);
 void group_context_destroy(struct GroupContext *context);
 void group_context_begin(struct GroupContext *context, uint64_t workgroup);
 
-// launch_schedule.c: runs every workgroup of the launch, on several host threads if there are several workgroups.
+// launch_schedule.c: runs every workgroup of the launch, on several host threads if there are several
+// workgroups.
 void launch_run(struct Launch *launch, struct LaunchTotals *totals);
 
 // launch_checks.c: the hooks of struct Workgroup.

@@ -29,7 +29,8 @@ static void touch(struct BufferRange *range, uint64_t address, uint32_t bytes) {
   _Atomic uint64_t *lines = touched_lines(range);
   if (!lines) return;
   uint64_t origin = range->base / kCacheLineBytes;
-  uint64_t first = address / kCacheLineBytes - origin, last = (address + bytes - 1) / kCacheLineBytes - origin;
+  uint64_t first = address / kCacheLineBytes - origin,
+           last = (address + bytes - 1) / kCacheLineBytes - origin;
   for (uint64_t line = first; line <= last; ++line) {
     uint64_t bit = UINT64_C(1) << (line & 63);
     if (!(atomic_load_explicit(&lines[line / 64], memory_order_relaxed) & bit))
@@ -43,14 +44,15 @@ uint64_t count_touched_lines(const struct MemoryView *view) {
     const struct BufferRange *range = &view->ranges[i];
     if (!range->touched_lines) continue;
     size_t words = (range->end - range->base) / kCacheLineBytes / 64 + 2;
-    for (size_t word = 0; word < words; ++word) count += (uint64_t)__builtin_popcountll(range->touched_lines[word]);
+    for (size_t word = 0; word < words; ++word)
+      count += (uint64_t)__builtin_popcountll(range->touched_lines[word]);
   }
   return count;
 }
 
 // "kernel K, workgroup (x, y, z), lane l, `text` at code+0x10": where a fault happened.
-static void describe_place(const struct GroupContext *context, const struct Wave *wave, int lane, uint64_t instruction,
-                           char *text, size_t capacity) {
+static void describe_place(const struct GroupContext *context, const struct Wave *wave, int lane,
+                           uint64_t instruction, char *text, size_t capacity) {
   const struct Kernel *kernel = context->launch->kernel;
   const uint32_t *id = context->group.id;
   char who[48] = "";
@@ -58,8 +60,8 @@ static void describe_place(const struct GroupContext *context, const struct Wave
   else if (wave) snprintf(who, sizeof who, ", wave %u", wave->index_in_workgroup);
   else if (lane >= 0) snprintf(who, sizeof who, ", lane %d", lane);
   const char *assembly = kernel->text ? kernel->text(instruction) : NULL;
-  snprintf(text, capacity, "kernel %s, workgroup (%u, %u, %u)%s, `%s` at code+0x%" PRIx64, kernel->name, id[0], id[1],
-           id[2], who, assembly ? assembly : "?", instruction - kernel->code_address);
+  snprintf(text, capacity, "kernel %s, workgroup (%u, %u, %u)%s, `%s` at code+0x%" PRIx64, kernel->name,
+           id[0], id[1], id[2], who, assembly ? assembly : "?", instruction - kernel->code_address);
 }
 
 int check_global_access(struct Workgroup *group, uint64_t address, uint32_t bytes, int is_store, int lane,
@@ -77,8 +79,9 @@ int check_global_access(struct Workgroup *group, uint64_t address, uint32_t byte
   char place[512], nearest[256];
   describe_place(context, NULL, lane, instruction_address, place, sizeof place);
   memory_describe(address, nearest, sizeof nearest);
-  fault_set(hipErrorIllegalAddress, "%s: %s of %u bytes at 0x%" PRIx64 " is not inside a live buffer: the address is %s",
-            place, is_store ? "store" : "load", bytes, address, nearest);
+  fault_set(hipErrorIllegalAddress,
+            "%s: %s of %u bytes at 0x%" PRIx64 " is not inside a live buffer: the address is %s", place,
+            is_store ? "store" : "load", bytes, address, nearest);
   return 1;
 }
 
@@ -91,7 +94,8 @@ void report_wave_fault(struct Workgroup *group, struct Wave *wave, const char *m
 
 void report_stall(struct Launch *launch) {
   if (atomic_exchange(&launch->faulted, true)) return;
-  fault_set(hipErrorLaunchFailure,
-            "kernel %s, grid (%u, %u, %u): every running wave has been waiting for another one for 20 seconds",
-            launch->kernel->name, launch->grid.x, launch->grid.y, launch->grid.z);
+  fault_set(
+      hipErrorLaunchFailure,
+      "kernel %s, grid (%u, %u, %u): every running wave has been waiting for another one for 20 seconds",
+      launch->kernel->name, launch->grid.x, launch->grid.y, launch->grid.z);
 }

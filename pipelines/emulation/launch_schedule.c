@@ -95,8 +95,9 @@ static double now_seconds(void) {
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-// The float control word of this thread, so that its arithmetic flushes single-precision denormals as the kernel asks.
-// Half precision is not touched by it; double precision would be, but such kernels do not use denormal doubles.
+// The float control word of this thread, so that its arithmetic flushes single-precision denormals as the
+// kernel asks. Half precision is not touched by it; double precision would be, but such kernels do not use
+// denormal doubles.
 #if defined(__x86_64__)
 typedef uint32_t FloatControl;
 static const FloatControl kFlush = 0x8040;  // Flush to zero, denormals are zero.
@@ -133,7 +134,8 @@ static void run_workgroups(struct Runner *runner) {
       }
     }
     if (finished || !runner->resident_count || start_group(runner)) continue;
-    // Every workgroup here waits for something and no further one can start: maybe another thread's makes it come.
+    // Every workgroup here waits for something and no further one can start: maybe another thread's makes it
+    // come.
     uint64_t progress = atomic_load(&launch->progress);
     double now = now_seconds();
     if (progress != seen_progress || seen_at == 0) {
@@ -176,7 +178,8 @@ void launch_run(struct Launch *launch, struct LaunchTotals *totals) {
     return;
   }
   for (uint32_t i = 0; i < count; ++i) runners[i].launch = launch;
-  for (uint32_t i = 1; i < count; ++i) started[i] = !pthread_create(&threads[i], NULL, run_thread, &runners[i]);
+  for (uint32_t i = 1; i < count; ++i)
+    started[i] = !pthread_create(&threads[i], NULL, run_thread, &runners[i]);
   run_thread(&runners[0]);
   for (uint32_t i = 0; i < count; ++i) {
     if (started[i]) pthread_join(threads[i], NULL);

@@ -1,4 +1,5 @@
-// The state of a workgroup before its first instruction, as LLVM's AMDGPU usage guide describes it for gfx942 and gfx950.
+// The state of a workgroup before its first instruction, as LLVM's AMDGPU usage guide describes it for gfx942
+// and gfx950.
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,8 @@ struct GroupContext *group_context_create(struct Launch *launch) {
   struct GroupContext *context = calloc(1, sizeof *context);
   if (!context) return NULL;
   struct Workgroup *group = &context->group;
-  size_t scratch_bytes = (size_t)launch->kernel->scratch_bytes * WAVE_LANES * launch->wave_count + kScratchPadding;
+  size_t scratch_bytes =
+      (size_t)launch->kernel->scratch_bytes * WAVE_LANES * launch->wave_count + kScratchPadding;
   size_t wave_bytes = (sizeof(struct Wave) + 63) / 64 * 64;
   context->launch = launch;
   context->waves = aligned_alloc(64, wave_bytes * launch->wave_count);
@@ -98,7 +100,8 @@ static void set_vector_registers(struct Wave *wave, const struct Launch *launch)
   wave->sgpr[SGPR_EXEC + 1] = (uint32_t)(exec >> 32);
 }
 
-// Registers that the kernel cannot name stay as they are: clearing all 512 would cost more than a small kernel.
+// Registers that the kernel cannot name stay as they are: clearing all 512 would cost more than a small
+// kernel.
 static void clear(struct Wave *wave, const struct Launch *launch) {
   const uint32_t *words = launch->kernel->resource_words;
   uint32_t first_accumulation = ((words[2] & 0x3F) + 1) * 4, total = ((words[0] & 0x3F) + 1) * 8;

@@ -209,12 +209,9 @@ void memory_describe(uint64_t address, char *text, size_t text_capacity) {
   } else {
     const char *state = nearest->live ? "live" : "freed";
     char place[64];
-    if (nearest == next)
-      snprintf(place, sizeof place, "%" PRIu64 " bytes before", before);
-    else if (past < nearest->size)
-      snprintf(place, sizeof place, "at byte %" PRIu64 " of", past);
-    else
-      snprintf(place, sizeof place, "%" PRIu64 " bytes past the end of", past - nearest->size);
+    if (nearest == next) snprintf(place, sizeof place, "%" PRIu64 " bytes before", before);
+    else if (past < nearest->size) snprintf(place, sizeof place, "at byte %" PRIu64 " of", past);
+    else snprintf(place, sizeof place, "%" PRIu64 " bytes past the end of", past - nearest->size);
     snprintf(text, text_capacity, "%s %s buffer #%" PRIu64 " (%s, %zu bytes at 0x%" PRIx64 ")", place, state,
              nearest->serial, nearest->purpose, nearest->size, nearest->base);
   }

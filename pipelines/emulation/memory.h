@@ -14,7 +14,8 @@ struct BufferRange {
   uint64_t *touched_lines;  // One bit per cache line, owned by the view.
 };
 
-// The live buffers at the start of a launch, sorted by address. Launches are checked against it without locks.
+// The live buffers at the start of a launch, sorted by address. Launches are checked against it without
+// locks.
 struct MemoryView {
   size_t count;
   struct BufferRange *ranges;
@@ -24,8 +25,8 @@ struct MemoryView {
 // `purpose` is a constant text used in messages. Returns NULL when the host has no memory left.
 void *memory_allocate(size_t size, bool poison, const char *purpose);
 
-// Frees a buffer by its first address; poisoned buffers stay in quarantine so that late accesses are recognised.
-// Returns false if `pointer` is not the first address of a live buffer.
+// Frees a buffer by its first address; poisoned buffers stay in quarantine so that late accesses are
+// recognised. Returns false if `pointer` is not the first address of a live buffer.
 bool memory_free(void *pointer);
 
 // Makes host memory that somebody else owns accessible to kernels, and takes it back.

@@ -10,8 +10,8 @@ hipError_t memory_require(const char *call, const char *role, const void *pointe
   if (!device_current()->strict || !size || memory_contains(pointer, size)) return hipSuccess;
   char place[256];
   memory_describe((uint64_t)(uintptr_t)pointer, place, sizeof place);
-  return fault_set(hipErrorIllegalAddress, "%s: %zu bytes of %s at %p are not in one live device buffer: %s", call,
-                   size, role, pointer, place);
+  return fault_set(hipErrorIllegalAddress, "%s: %zu bytes of %s at %p are not in one live device buffer: %s",
+                   call, size, role, pointer, place);
 }
 
 static hipError_t allocate(void **pointer, size_t size, const char *purpose) {
@@ -23,8 +23,8 @@ static hipError_t release(const char *call, void *pointer) {
   if (!pointer || memory_free(pointer)) return hipSuccess;
   char place[256];
   memory_describe((uint64_t)(uintptr_t)pointer, place, sizeof place);
-  return fault_set(hipErrorInvalidDevicePointer, "%s: %p is not the start of a live buffer: it is %s", call, pointer,
-                   place);
+  return fault_set(hipErrorInvalidDevicePointer, "%s: %p is not the start of a live buffer: it is %s", call,
+                   pointer, place);
 }
 
 HIP_API hipError_t hipMalloc(void **pointer, size_t size) { return allocate(pointer, size, "hipMalloc"); }
@@ -39,7 +39,8 @@ HIP_API hipError_t hipMallocAsync(void **pointer, size_t size, hipStream_t strea
   return allocate(pointer, size, "hipMallocAsync");
 }
 
-HIP_API hipError_t hipMallocFromPoolAsync(void **pointer, size_t size, hipMemPool_t pool, hipStream_t stream) {
+HIP_API hipError_t hipMallocFromPoolAsync(void **pointer, size_t size, hipMemPool_t pool,
+                                          hipStream_t stream) {
   (void)pool, (void)stream;
   return allocate(pointer, size, "hipMallocFromPoolAsync");
 }
@@ -82,7 +83,7 @@ HIP_API hipError_t hipMemPrefetchAsync(const void *pointer, size_t size, int dev
   return hipSuccess;
 }
 
-// ---- Transfers -------------------------------------------------------------------------------------------------
+// ---- Transfers ----
 
 static hipError_t copy(const char *call, void *target, const void *source, size_t size, hipMemcpyKind kind) {
   stream_wait_host_functions();
@@ -146,7 +147,7 @@ HIP_API hipError_t hipMemsetD32Async(void *target, int value, size_t count, hipS
   return fill("hipMemsetD32Async", target, (uint32_t)value, 4, count);
 }
 
-// ---- Pools: a name for the one heap ----------------------------------------------------------------------------
+// ---- Pools: a name for the one heap ----
 
 struct Pool {
   uint64_t release_threshold;

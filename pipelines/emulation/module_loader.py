@@ -1,4 +1,4 @@
-"""Loads code objects into the emulated device: translated to C, built for this machine, placed in device memory."""
+"""Loads code objects into the emulated device: translated to C, built for this machine, placed in memory."""
 
 import atexit
 import ctypes
@@ -119,7 +119,7 @@ class ModuleLoader:
 def build_kernels(parsed: CodeObject, code_address: int, strict: bool) -> Path:
     """The shared object with all kernels of a code object whose code lies at ``code_address``.
 
-    Its ``kernel_table`` holds, per kernel, the function that runs a wave and the one that gives instruction texts.
+    Its ``kernel_table`` holds two functions per kernel: one runs a wave, one gives an instruction's text.
     """
     entries = [(kernel.name, kernel.entry_offset) for kernel in parsed.kernels]
     key = content_key(_translator_text(), parsed.code, repr((parsed.arch, code_address, strict, entries)))
@@ -143,7 +143,9 @@ def _translate(parsed: CodeObject, code_address: int, strict: bool) -> dict[str,
     )
     table = ", ".join(f"(void *){name}, (void *){name}_text" for name in names)
     visible = '__attribute__((visibility("default")))'
-    sources["table.c"] = f'#include "wave.h"\n{declarations}{visible} void *const kernel_table[] = {{{table}}};\n'
+    sources["table.c"] = (
+        f'#include "wave.h"\n{declarations}{visible} void *const kernel_table[] = {{{table}}};\n'
+    )
     return sources
 
 

@@ -1,5 +1,5 @@
-// Streams, events and host functions. Device work runs inside the call that submits it; only host functions run on a
-// thread of their own, because a caller may hold a lock that its host function takes.
+// Streams, events and host functions. Device work runs inside the call that submits it; only host functions
+// run on a thread of their own, because a caller may hold a lock that its host function takes.
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -99,7 +99,7 @@ HIP_API hipError_t hipStreamSynchronize(hipStream_t stream) {
   return hipSuccess;
 }
 
-// ---- Events ----------------------------------------------------------------------------------------------------
+// ---- Events ----
 
 struct Event {
   uint64_t ticket;  // Host functions that must have run before the event is reached.

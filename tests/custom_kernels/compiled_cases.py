@@ -59,7 +59,7 @@ def compile_cases(op: Op, cases: Sequence[Case], target: Target) -> bytes:
         Program(f"case_{i}", _Call(op, case.arguments), tensors_of(case)) for i, case in enumerate(cases)
     ]
     module = trace(programs, target, lambda name: None)
-    kernels = inject(module, target, Toolchain())
+    kernels = inject(module, target, Toolchain()).kernels
     return compile_module(module, kernels, target, Toolchain()).vmfb
 
 

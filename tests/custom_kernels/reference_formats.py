@@ -14,7 +14,8 @@ def decode(tensor: torch.Tensor) -> np.ndarray:
     table = np.empty(256)
     for code in range(256):
         exponent, mantissa = code >> 3 & 15, code & 7
-        magnitude = (8 + mantissa) * 2.0 ** (exponent - bias - 3) if exponent else mantissa * 2.0 ** (1 - bias - 3)
+        significand = mantissa + 8 if exponent else mantissa
+        magnitude = significand * 2.0 ** (max(exponent, 1) - bias - 3)
         table[code] = np.nan if code in nan_codes else (-magnitude if code & 0x80 else magnitude)
     return table[tensor.contiguous().view(torch.uint8).numpy()]
 
@@ -27,7 +28,7 @@ def untile(stored: np.ndarray) -> np.ndarray:
 
 
 def block_scaled_product(values, scales, weight, weight_scales) -> np.ndarray:
-    """float64 [rows, N]: per 128 columns, the product of the codes times both scales (group-major activation)."""
+    """float64 [rows, N]: per 128 columns, the product of the codes times both scales."""
     x, w = decode(values), untile(decode(weight))
     scales, weight_scales = scales.double().numpy(), weight_scales.double().numpy()
     total = np.zeros((len(x), len(w)))

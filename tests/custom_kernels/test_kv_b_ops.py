@@ -17,7 +17,7 @@ FORMATS = sorted(ELEMENT_FORMATS)
 
 
 def dequantized_row(weight, scales, head: int, row: int) -> np.ndarray:
-    """Row ``row`` of ``head`` in float64: the scale of column l of flattened row n is scales[n//128, l//128]."""
+    """Row ``row`` of ``head`` in float64; column l of flattened row n has scale scales[n//128, l//128]."""
     flat = head * weight.shape[1] + row
     columns = np.arange(weight.shape[2])
     return weight[head, row].double().numpy() * scales.double().numpy()[flat // 128, columns // 128]
@@ -29,7 +29,9 @@ def brute_absorb(q, weight, scales, rope_dim: int) -> torch.Tensor:
     out = np.zeros((q.shape[0], heads, latent))
     for head in range(heads):
         for n in range(width - rope_dim):
-            out[:, head] += np.outer(q[:, head * width + n].double().numpy(), dequantized_row(weight, scales, head, n))
+            out[:, head] += np.outer(
+                q[:, head * width + n].double().numpy(), dequantized_row(weight, scales, head, n)
+            )
     return torch.from_numpy(out).to(q.dtype)
 
 
@@ -80,9 +82,9 @@ def test_wrappers_refuse_other_layouts_and_shapes():
     x, weight, scales, rope = absorb_query_cases.cases(ELEMENT_FORMATS["e4m3fn"])[0].arguments
     tiled = BlockScaledWeight(weight, scales, TILED_16X16)
     plain = BlockScaledWeight(weight, scales, ROW_MAJOR)
-    with pytest.raises(LayoutError, match="row-major.*tiled-16x16"):
+    with pytest.raises(LayoutError, match=r"row-major.*tiled-16x16"):
         absorb_query(x, tiled, rope)
-    with pytest.raises(LayoutError, match="row-major.*tiled-16x16"):
+    with pytest.raises(LayoutError, match=r"row-major.*tiled-16x16"):
         value_up(torch.zeros(1, 4, 128), tiled, 64)
     with pytest.raises(ValueError, match="q is"):
         absorb_query(x[:, 1:], plain, rope)

@@ -103,9 +103,9 @@ def test_wrappers_refuse_other_layouts_and_shapes():
         gate_up.moe_gate_up(x, ids.long(), w)
     with pytest.raises(ValueError, match="have no experts"):
         gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight[0], weight_scales[0], TILED_16X16))
-    with pytest.raises(ValueError, match="expert ids for 2"):
+    with pytest.raises(ValueError, match=r"\[2, 256\] and"):
         gate_up.moe_gate_up(x, ids[:2], w)
     with pytest.raises(TypeError, match="like the expert ids"):
         down.moe_down(x, ids, torch.ones(3, 1), w)
-    with pytest.raises(ValueError, match="for 3 x 2 expert ids"):
+    with pytest.raises(ValueError, match=r"\[6, 256\] and"):
         down.moe_down(x, ids, torch.ones(3, 2), w)

@@ -20,7 +20,10 @@ def brute(logits, bias, topk, groups, topk_groups, renormalize, scaling, shared)
     size = experts // groups
     for t in range(rows):
         scores = (1 / (1 + torch.exp(-logits[t]))).numpy()
-        biased = [float("-inf") if np.isnan(s) else float(np.float32(s + b)) for s, b in zip(scores, bias.numpy())]
+        biased = [
+            float("-inf") if np.isnan(s) else float(np.float32(s + b))
+            for s, b in zip(scores, bias.numpy(), strict=True)
+        ]
         by_group = [sorted(biased[g * size : (g + 1) * size], reverse=True) for g in range(groups)]
         totals = [float(np.float32(b[0] + b[1])) if groups > 1 else 0.0 for b in by_group]
         kept = sorted(range(groups), key=lambda g: (-totals[g], g))[:topk_groups]

@@ -1,8 +1,8 @@
 """Discrete choices of a run, and the same choices forced on another run.
 
-Two runs that differ by rounding may pick another expert, or another token, where two scores are nearly equal. That
-is no error, but it moves the result further than rounding does. Comparing runs with the same choices leaves only
-the rounding.
+Two runs that differ by rounding may pick another expert, or another token, where two scores are nearly equal.
+That is no error, but it moves the result further than rounding does. Comparing runs with the same choices
+leaves only the rounding.
 """
 
 from collections.abc import Iterator

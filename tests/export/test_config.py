@@ -64,7 +64,10 @@ def test_softmax_scale():
 def test_shared_top_k_layers_in_every_spelling():
     data = without(glm_json(num_hidden_layers=7, mlp_layer_types=["dense"] * 7), "indexer_types")
     expected = ("full", "full", "full", "shared", "shared", "shared", "full")
-    assert ModelConfig.from_json(data | {"index_topk_freq": 4, "index_skip_topk_offset": 3}).indexer_types == expected
+    assert (
+        ModelConfig.from_json(data | {"index_topk_freq": 4, "index_skip_topk_offset": 3}).indexer_types
+        == expected
+    )
     assert ModelConfig.from_json(data | {"index_topk_pattern": "FFFSSSF"}).indexer_types == expected
     assert ModelConfig.from_json(data | {"indexer_types": list(expected)}).indexer_types == expected
     assert ModelConfig.from_json(data).indexer_types == ("full",) * 7
@@ -73,7 +76,10 @@ def test_shared_top_k_layers_in_every_spelling():
 REFUSALS = {
     "another architecture": ({"model_type": "llama"}, "model_type 'llama'"),
     "no architecture": ({"model_type": None}, "model_type None"),
-    "architecture of the other model": ({"architectures": ["DeepseekV32ForCausalLM"]}, "DeepseekV32ForCausalLM"),
+    "architecture of the other model": (
+        {"architectures": ["DeepseekV32ForCausalLM"]},
+        "DeepseekV32ForCausalLM",
+    ),
     "missing field": ({"kv_lora_rank": None}, "field kv_lora_rank is missing"),
     "text for a number": ({"hidden_size": "6144"}, "hidden_size = '6144'"),
     "negative size": ({"index_topk": -1}, "index_topk = -1"),

@@ -17,7 +17,7 @@ fp8_formats = pytest.mark.parametrize("element_format", [E4M3FN, E4M3FNUZ], ids=
 
 
 class CalmWeights(SeededWeights):
-    """Seeded weights whose layers each add little to the stream, as in trained models: errors do not avalanche."""
+    """Seeded weights whose layers each add little to the stream, so that errors do not avalanche."""
 
     def read(self, name, region):
         values = super().read(name, region)
@@ -56,7 +56,9 @@ def with_equal_choices(text, first, second, chunks=(40, 40)):
 @fp8_formats
 def test_fp8_stays_close_to_the_unquantised_model(config, element_format):
     """Contexts up to and beyond the selection's size."""
-    expected, given = with_equal_choices(tokens(90), decoder(config, FLOAT32), decoder(config, element_format))
+    expected, given = with_equal_choices(
+        tokens(90), decoder(config, FLOAT32), decoder(config, element_format)
+    )
     assert worst_cosine(given, expected) >= 0.99
 
 

@@ -26,7 +26,10 @@ INDEXER = {
     "indexer.weights_proj.weight",
     *(f"indexer.{m}.{p}" for m in ("wq_b", "wk") for p in ("values", "scales")),
 }
-DENSE = {"post_attention_norm.weight", *(f"mlp.{m}.{p}" for m in ("gate_up", "down") for p in ("values", "scales"))}
+DENSE = {
+    "post_attention_norm.weight",
+    *(f"mlp.{m}.{p}" for m in ("gate_up", "down") for p in ("values", "scales")),
+}
 MOE = {
     "post_attention_norm.weight",
     "mlp.router.weight",
@@ -101,7 +104,10 @@ def test_rank_shapes_of_glm_5_1():
 
 def test_rank_shapes_of_deepseek_v3_2_and_formats():
     got = shapes(DEEPSEEK_V3_2, (60,), Shard(8, 0), E4M3FNUZ)
-    assert got["layers.60.attention.qkv_a.values"] == ((2112 // 16, 7168 // 16, 16, 16), torch.float8_e4m3fnuz)
+    assert got["layers.60.attention.qkv_a.values"] == (
+        (2112 // 16, 7168 // 16, 16, 16),
+        torch.float8_e4m3fnuz,
+    )
     assert got["layers.60.attention.q_b.values"][0] == (3072 // 16, 1536 // 16, 16, 16)
     assert got["layers.60.attention.kv_b.values"][0] == (16, 256, 512)
     assert shapes(TINY, (0,), SINGLE, FLOAT32)["layers.0.input_norm.weight"] == ((256,), torch.float32)
@@ -151,17 +157,29 @@ def test_chosen_layers():
     first, rest = (meta_segments(TINY, layers, SINGLE, "none")[0] for layers in ((0,), (2, 3)))
     assert (first.name, rest.name) == ("layer_0", "layer_2_3")
     assert [n for n, role in summary(first.arguments(1)) if role == "input"] == [
-        "hidden", "positions", "slot_mapping", "lengths", "block_table",
+        "hidden",
+        "positions",
+        "slot_mapping",
+        "lengths",
+        "block_table",
     ]
     assert [n for n, role in summary(rest.arguments(1)) if role == "input"] == [
-        "hidden", "residual", "positions", "slot_mapping", "lengths", "block_table", "selected_slots",
+        "hidden",
+        "residual",
+        "positions",
+        "slot_mapping",
+        "lengths",
+        "block_table",
+        "selected_slots",
     ]
     assert summary(rest.results(1))[:2] == [("hidden", "output"), ("residual", "output")]
     last = meta_segments(TINY, (1, 3), SINGLE, "external")[-1]
     assert last.name == "layer_3_mlp"
     assert summary(last.results(1)) == [("hidden_partial", "output"), ("residual", "output")]
     # Layer 3 has an indexer of its own, so nothing needs layer 1's selection.
-    assert "selected_slots" not in dict(summary(meta_segments(TINY, (1, 3), SINGLE, "external")[0].results(1)))
+    assert "selected_slots" not in dict(
+        summary(meta_segments(TINY, (1, 3), SINGLE, "external")[0].results(1))
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,9 +194,7 @@ def test_chosen_layers():
 def test_refusals(change, message):
     given = {"layers": None, "shard": SINGLE, "reduce": "none", "geometry": GEOMETRY} | change
     with pytest.raises(PredecodeError, match=message):
-        build_segments(
-            TINY, given["layers"], given["shard"], given["reduce"], E4M3FN, given["geometry"]
-        )
+        build_segments(TINY, given["layers"], given["shard"], given["reduce"], E4M3FN, given["geometry"])
 
 
 @pytest.mark.parametrize(("max_context", "pages"), [(0, 1), (1, 0)])

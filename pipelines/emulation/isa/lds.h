@@ -23,7 +23,7 @@ INLINE void lds_load(struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_
     lds_count_conflicts(w, lanes, shape.bytes);
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
         int l = __builtin_ctzll(left);
-        uint64_t address = (uint64_t)lanes[l] + offset;
+        uint64_t address = (uint32_t)(lanes[l] + offset);
         const uint8_t *from = lds_at(w, address, shape.bytes, l, at);
         if (!from || !lds_read_allowed(w, address, shape.bytes, l, d, at))
             return;
@@ -36,7 +36,7 @@ INLINE void lds_store(struct Wave *w, const uint32_t *lanes, const uint32_t *s, 
     lds_count_conflicts(w, lanes, shape.bytes);
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
         int l = __builtin_ctzll(left);
-        uint64_t address = (uint64_t)lanes[l] + offset;
+        uint64_t address = (uint32_t)(lanes[l] + offset);
         uint8_t *to = lds_at(w, address, shape.bytes, l, at);
         if (!to || !lds_write_allowed(w, address, shape.bytes, l, s, LDS_WRITTEN, at))
             return;
@@ -54,7 +54,7 @@ INLINE void lds_load_transposed(struct Wave *w, uint32_t *d, const uint32_t *lan
     memset(data, 0, sizeof data);
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
         int l = __builtin_ctzll(left);
-        uint64_t address = (uint64_t)lanes[l] + offset;
+        uint64_t address = (uint32_t)(lanes[l] + offset);
         const uint8_t *from = lds_at(w, address, bytes, l, at);
         if (!from || !lds_read_allowed(w, address, bytes, l, d, at))
             return;

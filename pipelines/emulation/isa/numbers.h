@@ -405,13 +405,13 @@ INLINE struct ScaledF64 div_scale_f64(double chosen, double denominator, double 
 /* Dot products */
 INLINE float dot2_f16(uint32_t a, uint32_t b, float sum)
 {
-    sum = __builtin_fmaf(as_f16(a), as_f16(b), sum);
-    return __builtin_fmaf(as_f16(a >> 16), as_f16(b >> 16), sum);
+    sum += as_f16(a) * as_f16(b);
+    return sum + as_f16(a >> 16) * as_f16(b >> 16);
 }
 INLINE float dot2_bf16(uint32_t a, uint32_t b, float sum)
 {
-    sum = __builtin_fmaf(as_bf16(a & 0xffff), as_bf16(b & 0xffff), sum);
-    return __builtin_fmaf(as_bf16(a >> 16), as_bf16(b >> 16), sum);
+    sum += as_bf16(a & 0xffff) * as_bf16(b & 0xffff);
+    return sum + as_bf16(a >> 16) * as_bf16(b >> 16);
 }
 INLINE int32_t dot4_i8(uint32_t a, uint32_t b)
 {

@@ -214,7 +214,7 @@ V_SAD_HI_U8 u32(u32,u32,u32) (sad_u8(a, b) << 16) + c
 V_SAD_U16 u32(u32,u32,u32) difference(a & 65535, b & 65535) + difference(a >> 16, b >> 16) + c
 V_SAD_U32 u32(u32,u32,u32) difference(a, b) + c
 V_LERP_U8 u32(u32,u32,u32) lerp_u8(a, b, c)
-V_CVT_PK_U8_F32 u32(f32,u32,u32) (c & ~(255u << (b & 3) * 8)) | (uint32_t)to_range(__builtin_rintf(a), 0.0f, 255.0f) << (b & 3) * 8
+V_CVT_PK_U8_F32 u32(f32,u32,u32) (c & ~(255u << (b & 3) * 8)) | (uint32_t)to_range(a, 0.0f, 255.0f) << (b & 3) * 8
 V_ASHR_PK_I8_I32 keep16:u16(i32,i32,u32) (clamp_i64(a >> (c & 31), -128, 127) & 255) | (clamp_i64(b >> (c & 31), -128, 127) & 255) << 8
 V_ASHR_PK_U8_I32 keep16:u16(i32,i32,u32) clamp_i64(a >> (c & 31), 0, 255) | clamp_i64(b >> (c & 31), 0, 255) << 8
 V_CVT_PK_F16_F32 u32(f32,f32) bits_f16(a) | bits_f16(b) << 16

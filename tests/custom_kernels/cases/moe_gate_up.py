@@ -34,7 +34,8 @@ def cases(element_format: ElementFormat) -> list[Case]:
 
     def case(label, ids, shape, factor=1.0):
         values, scales = quantized_rows(generator, len(ids), shape[-1], element_format)
-        return Case(label, (values, scales * factor, ids, *tiled_weight(generator, shape, element_format)), compare)
+        weight = tiled_weight(generator, shape, element_format)
+        return Case(label, (values, scales * factor, ids, *weight), compare)
 
     made = [case(label, ids, (experts, 32, 256)) for label, ids, experts in routings(generator)]
     ids = routing(generator, 4, 3, 6)

@@ -18,7 +18,9 @@ def random_pages(generator: torch.Generator, pages: int, element_format: Element
     return torch.cat((keys, scales.view(torch.int8)), 1)
 
 
-def poisoned(cache: torch.Tensor, block_table: torch.Tensor, lengths: Sequence[int], element_format: ElementFormat):
+def poisoned(
+    cache: torch.Tensor, block_table: torch.Tensor, lengths: Sequence[int], element_format: ElementFormat
+) -> torch.Tensor:
     """``cache`` with NaN in the scale of every token that no row reaches."""
     used = torch.zeros(len(cache) * PAGE, dtype=torch.bool)
     for table, length in zip(block_table.tolist(), lengths, strict=True):
@@ -44,7 +46,8 @@ def cases(element_format: ElementFormat) -> list[Case]:
         cache = poisoned(random_pages(generator, pages, element_format), table, lengths, element_format)
         lengths = torch.tensor(lengths, dtype=torch.int32)
         valid = torch.arange(width * PAGE)[None] < lengths[:, None]
-        compare = Comparison(relative=1e-4 if element_format.is_quantized else 1e-5, absolute=1e-30, region=valid)
+        relative = 1e-4 if element_format.is_quantized else 1e-5
+        compare = Comparison(relative=relative, absolute=1e-30, region=valid)
         return Case(label, (query, weights, cache, table, lengths), (compare,))
 
     backwards = torch.arange(5, -1, -1, dtype=torch.int32)[None].repeat(2, 1)

@@ -70,13 +70,24 @@ def test_parts_of_a_true_size_need_no_whole():
     assert torch.equal(part[100:, 128:].view(torch.uint8), corner.view(torch.uint8))
 
 
-def test_linear_weights_keep_unit_variance():
-    """weight ~ 1 / sqrt(fan in), so outputs of a linear layer are about as large as its inputs."""
-    source = SeededWeights(replace(GLM, hidden_size=1024), 0)
-    values, scales = read(source, GATE).float(), read(source, f"{GATE}_scale_inv")
-    weight = values * scales.repeat_interleave(128, 0).repeat_interleave(128, 1)
-    assert 0.9 < (weight.square().mean() * 1024).sqrt() < 1.2
-    assert weight.mean().abs() * 1024**0.5 < 0.01
+@pytest.mark.parametrize(
+    ("name", "gain"),
+    [
+        (GATE, 1.0),
+        (GATE.replace("gate", "down"), 0.07),
+        ("model.layers.1.mlp.shared_experts.down_proj.weight", 0.25),
+        ("model.layers.0.self_attn.o_proj.weight", 0.5),
+        ("model.layers.0.self_attn.q_b_proj.weight", 1.0),
+    ],
+)
+def test_linear_weights_have_their_gain(name, gain):
+    """weight ~ gain / sqrt(fan in), so outputs are ``gain`` times as large as inputs."""
+    source = SeededWeights(replace(GLM, hidden_size=1024, moe_intermediate_size=512), 0)
+    values, scales = read(source, name).float(), read(source, f"{name}_scale_inv")
+    rows, columns = values.shape
+    weight = values * scales.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)
+    assert 0.85 < (weight.square().mean() * columns).sqrt() / gain < 1.25
+    assert weight.mean().abs() * columns**0.5 < 0.02 * gain
     assert scales.unique().numel() == scales.numel() and (scales > 0).all()
     assert values.abs().max() == 448
 

@@ -1,7 +1,8 @@
-"""Small MLIR functions whose compiled dispatches cover what IREE makes of matmuls, reductions, casts and the like."""
+"""Small MLIR functions whose compiled dispatches cover matmuls, reductions, casts and the like."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -55,7 +56,9 @@ def _tensor(dtype: str, *shape: int | str) -> str:
     return f"tensor<{'x'.join(str(size) for size in shape)}{'x' if shape else ''}{dtype}>"
 
 
-def _matmul(name: str, dtype: str, accumulator: str, m: int, n: int, k: int, tolerance: float) -> CompiledCase:
+def _matmul(
+    name: str, dtype: str, accumulator: str, m: int, n: int, k: int, tolerance: float
+) -> CompiledCase:
     a, b, c = _tensor(dtype, m, k), _tensor(dtype, k, n), _tensor(accumulator, m, n)
     zero = "0" if accumulator.startswith("i") else "0.0"
     text = f"""func.func @main(%a: {a}, %b: {b}) -> {c} {{
@@ -68,8 +71,17 @@ def _matmul(name: str, dtype: str, accumulator: str, m: int, n: int, k: int, tol
     return CompiledCase(name, text, _inputs(_random(dtype, m, k), _random(dtype, k, n)), tolerance)
 
 
-def _elementwise(name, types: list[str], result: str, body: str, shape: tuple[int, ...], tolerance: float, inputs=None,
-                 flags=(), expected=None):
+def _elementwise(
+    name,
+    types: list[str],
+    result: str,
+    body: str,
+    shape: tuple[int, ...],
+    tolerance: float,
+    inputs=None,
+    flags=(),
+    expected=None,
+):
     """``body`` computes %r from %a, %b, ... (one per type)."""
     names = "abc"[: len(types)]
     tensors = [_tensor(t, *shape) for t in types]
@@ -91,11 +103,15 @@ def _elementwise(name, types: list[str], result: str, body: str, shape: tuple[in
       }} -> {out}
       return %out : {out}
     }}"""
-    return CompiledCase(name, text, inputs or _inputs(*(_random(t, *shape) for t in types)), tolerance, flags, expected)
+    return CompiledCase(
+        name, text, inputs or _inputs(*(_random(t, *shape) for t in types)), tolerance, flags, expected
+    )
 
 
 def _unary(operation: str, tolerance: float, shape=(33, 77)) -> CompiledCase:
-    return _elementwise(f"{operation}_f32", ["f32"], "f32", f"%r = math.{operation} %a : f32", shape, tolerance)
+    return _elementwise(
+        f"{operation}_f32", ["f32"], "f32", f"%r = math.{operation} %a : f32", shape, tolerance
+    )
 
 
 def _positive(*shape):
@@ -109,7 +125,8 @@ def _reduce(name, dtype, operation, initial, shape, dimension, tolerance) -> Com
       %initial = arith.constant {initial} : {dtype}
       %empty = tensor.empty() : {out}
       %init = linalg.fill ins(%initial : {dtype}) outs(%empty : {out}) -> {out}
-      %r = linalg.reduce {{ arith.{operation} }} ins(%x : {source}) outs(%init : {out}) dimensions = [{dimension}]
+      %r = linalg.reduce {{ arith.{operation} }} ins(%x : {source}) outs(%init : {out})
+          dimensions = [{dimension}]
       return %r : {out}
     }}"""
     return CompiledCase(name, text, _inputs(_random(dtype, *shape)), tolerance)
@@ -128,7 +145,9 @@ def _softmax(rows: int, columns: int) -> CompiledCase:
 def _attention(dtype: str, heads: int, queries: int, keys: int, size: int, tolerance: float) -> CompiledCase:
     q, k = _tensor(dtype, heads, queries, size), _tensor(dtype, heads, keys, size)
     dims = "b, m, n, k1, k2"
-    maps = ", ".join(f"affine_map<({dims}) -> ({out})>" for out in ("b, m, k1", "b, k2, k1", "b, k2, n", "", "b, m, n"))
+    maps = ", ".join(
+        f"affine_map<({dims}) -> ({out})>" for out in ("b, m, k1", "b, k2, k1", "b, k2, n", "", "b, m, n")
+    )
     text = f"""func.func @main(%q: {q}, %k: {k}, %v: {k}) -> {q} {{
       %e = tensor.empty() : {q}
       %scale = arith.constant 0.125 : {dtype}
@@ -139,277 +158,19 @@ def _attention(dtype: str, heads: int, queries: int, keys: int, size: int, toler
       }} -> {q}
       return %r : {q}
     }}"""
-    makers = (_random(dtype, heads, queries, size), _random(dtype, heads, keys, size), _random(dtype, heads, keys, size))
+    makers = (
+        _random(dtype, heads, queries, size),
+        _random(dtype, heads, keys, size),
+        _random(dtype, heads, keys, size),
+    )
     return CompiledCase(f"attention_{dtype}_{queries}x{keys}", text, _inputs(*makers), tolerance)
 
 
-BATCH_MATMUL = CompiledCase(
-    "batch_matmul_f16",
-    """func.func @main(%a: tensor<3x24x40xf16>, %b: tensor<3x40x17xf16>) -> tensor<3x24x17xf32> {
-      %zero = arith.constant 0.0 : f32
-      %empty = tensor.empty() : tensor<3x24x17xf32>
-      %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<3x24x17xf32>) -> tensor<3x24x17xf32>
-      %r = linalg.batch_matmul ins(%a, %b : tensor<3x24x40xf16>, tensor<3x40x17xf16>)
-          outs(%init : tensor<3x24x17xf32>) -> tensor<3x24x17xf32>
-      return %r : tensor<3x24x17xf32>
-    }""",
-    _inputs(_random("f16", 3, 24, 40), _random("f16", 3, 40, 17)),
-    1e-5,
-)
+def _from_file(name, inputs, tolerance) -> CompiledCase:
+    return CompiledCase(
+        name, (Path(__file__).parent / "mlir" / f"{name}.mlir").read_text(), inputs, tolerance
+    )
 
-MATVEC = CompiledCase(
-    "matvec_f32",
-    """func.func @main(%a: tensor<65x300xf32>, %x: tensor<300xf32>) -> tensor<65xf32> {
-      %zero = arith.constant 0.0 : f32
-      %empty = tensor.empty() : tensor<65xf32>
-      %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<65xf32>) -> tensor<65xf32>
-      %r = linalg.matvec ins(%a, %x : tensor<65x300xf32>, tensor<300xf32>) outs(%init : tensor<65xf32>) -> tensor<65xf32>
-      return %r : tensor<65xf32>
-    }""",
-    _inputs(_random("f32", 65, 300), _random("f32", 300)),
-    1e-5,
-)
-
-MATMUL_BIAS_RELU = CompiledCase(
-    "matmul_bias_relu_bf16",
-    """func.func @main(%a: tensor<64x128xbf16>, %b: tensor<128x32xbf16>, %bias: tensor<32xf32>) -> tensor<64x32xbf16> {
-      %zero = arith.constant 0.0 : f32
-      %empty = tensor.empty() : tensor<64x32xf32>
-      %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<64x32xf32>) -> tensor<64x32xf32>
-      %m = linalg.matmul ins(%a, %b : tensor<64x128xbf16>, tensor<128x32xbf16>) outs(%init : tensor<64x32xf32>) -> tensor<64x32xf32>
-      %out = tensor.empty() : tensor<64x32xbf16>
-      %r = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (j)>, affine_map<(i, j) -> (i, j)>],
-          iterator_types = ["parallel", "parallel"]} ins(%m, %bias : tensor<64x32xf32>, tensor<32xf32>) outs(%out : tensor<64x32xbf16>) {
-        ^bb0(%x: f32, %y: f32, %o: bf16):
-          %s = arith.addf %x, %y : f32
-          %p = arith.maximumf %s, %zero : f32
-          %t = arith.truncf %p : f32 to bf16
-          linalg.yield %t : bf16
-      } -> tensor<64x32xbf16>
-      return %r : tensor<64x32xbf16>
-    }""",
-    _inputs(_random("bf16", 64, 128), _random("bf16", 128, 32), _random("f32", 32)),
-    1e-2,
-)
-
-MATMUL_DYNAMIC_ROWS = CompiledCase(
-    "matmul_dynamic_rows_f16",
-    """func.func @main(%a: tensor<?x64xf16>, %b: tensor<64x48xf16>) -> tensor<?x48xf32> {
-      %c0 = arith.constant 0 : index
-      %rows = tensor.dim %a, %c0 : tensor<?x64xf16>
-      %zero = arith.constant 0.0 : f32
-      %empty = tensor.empty(%rows) : tensor<?x48xf32>
-      %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?x48xf32>) -> tensor<?x48xf32>
-      %r = linalg.matmul ins(%a, %b : tensor<?x64xf16>, tensor<64x48xf16>) outs(%init : tensor<?x48xf32>) -> tensor<?x48xf32>
-      return %r : tensor<?x48xf32>
-    }""",
-    _inputs(_random("f16", 37, 64), _random("f16", 64, 48)),
-    1e-5,
-)
-
-DYNAMIC_ELEMENTWISE = CompiledCase(
-    "dynamic_elementwise_f32",
-    """func.func @main(%a: tensor<?x?xf32>, %b: tensor<?x?xf32>) -> tensor<?x?xf32> {
-      %0 = arith.mulf %a, %b : tensor<?x?xf32>
-      %1 = arith.addf %0, %a : tensor<?x?xf32>
-      return %1 : tensor<?x?xf32>
-    }""",
-    _inputs(_random("f32", 13, 129), _random("f32", 13, 129)),
-    0,
-)
-
-DYNAMIC_REDUCTION = CompiledCase(
-    "dynamic_reduction_f32",
-    """func.func @main(%x: tensor<?x?xf32>) -> tensor<?xf32> {
-      %c0 = arith.constant 0 : index
-      %rows = tensor.dim %x, %c0 : tensor<?x?xf32>
-      %zero = arith.constant 0.0 : f32
-      %empty = tensor.empty(%rows) : tensor<?xf32>
-      %init = linalg.fill ins(%zero : f32) outs(%empty : tensor<?xf32>) -> tensor<?xf32>
-      %r = linalg.reduce { arith.addf } ins(%x : tensor<?x?xf32>) outs(%init : tensor<?xf32>) dimensions = [1]
-      return %r : tensor<?xf32>
-    }""",
-    _inputs(_random("f32", 5, 333)),
-    1e-5,
-)
-
-RMS_NORM = CompiledCase(
-    "rms_norm_bf16",
-    """func.func @main(%x: tensor<9x256xbf16>, %w: tensor<256xf32>) -> tensor<9x256xbf16> {
-      %zero = arith.constant 0.0 : f32
-      %size = arith.constant 256.0 : f32
-      %epsilon = arith.constant 1.0e-6 : f32
-      %e = tensor.empty() : tensor<9xf32>
-      %init = linalg.fill ins(%zero : f32) outs(%e : tensor<9xf32>) -> tensor<9xf32>
-      %sum = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (i)>],
-          iterator_types = ["parallel", "reduction"]} ins(%x : tensor<9x256xbf16>) outs(%init : tensor<9xf32>) {
-        ^bb0(%v: bf16, %s: f32):
-          %f = arith.extf %v : bf16 to f32
-          %q = arith.mulf %f, %f : f32
-          %t = arith.addf %q, %s : f32
-          linalg.yield %t : f32
-      } -> tensor<9xf32>
-      %out = tensor.empty() : tensor<9x256xbf16>
-      %r = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (i)>, affine_map<(i, j) -> (j)>,
-          affine_map<(i, j) -> (i, j)>], iterator_types = ["parallel", "parallel"]}
-          ins(%x, %sum, %w : tensor<9x256xbf16>, tensor<9xf32>, tensor<256xf32>) outs(%out : tensor<9x256xbf16>) {
-        ^bb0(%v: bf16, %s: f32, %g: f32, %o: bf16):
-          %f = arith.extf %v : bf16 to f32
-          %m = arith.divf %s, %size : f32
-          %a = arith.addf %m, %epsilon : f32
-          %n = math.rsqrt %a : f32
-          %y = arith.mulf %f, %n : f32
-          %z = arith.mulf %y, %g : f32
-          %t = arith.truncf %z : f32 to bf16
-          linalg.yield %t : bf16
-      } -> tensor<9x256xbf16>
-      return %r : tensor<9x256xbf16>
-    }""",
-    _inputs(_random("bf16", 9, 256), _random("f32", 256)),
-    1e-2,
-)
-
-CONVOLUTION = CompiledCase(
-    "conv2d_f16",
-    """func.func @main(%x: tensor<1x18x18x32xf16>, %w: tensor<3x3x32x64xf16>) -> tensor<1x16x16x64xf32> {
-      %zero = arith.constant 0.0 : f32
-      %e = tensor.empty() : tensor<1x16x16x64xf32>
-      %init = linalg.fill ins(%zero : f32) outs(%e : tensor<1x16x16x64xf32>) -> tensor<1x16x16x64xf32>
-      %r = linalg.conv_2d_nhwc_hwcf {dilations = dense<1> : tensor<2xi64>, strides = dense<1> : tensor<2xi64>}
-          ins(%x, %w : tensor<1x18x18x32xf16>, tensor<3x3x32x64xf16>) outs(%init : tensor<1x16x16x64xf32>) -> tensor<1x16x16x64xf32>
-      return %r : tensor<1x16x16x64xf32>
-    }""",
-    _inputs(_random("f16", 1, 18, 18, 32), _random("f16", 3, 3, 32, 64)),
-    1e-4,
-)
-
-MAX_POOL = CompiledCase(
-    "max_pool_f32",
-    """func.func @main(%x: tensor<1x15x15x7xf32>) -> tensor<1x7x7x7xf32> {
-      %low = arith.constant 0xFF800000 : f32
-      %window = tensor.empty() : tensor<3x3xf32>
-      %e = tensor.empty() : tensor<1x7x7x7xf32>
-      %init = linalg.fill ins(%low : f32) outs(%e : tensor<1x7x7x7xf32>) -> tensor<1x7x7x7xf32>
-      %r = linalg.pooling_nhwc_max {dilations = dense<1> : tensor<2xi64>, strides = dense<2> : tensor<2xi64>}
-          ins(%x, %window : tensor<1x15x15x7xf32>, tensor<3x3xf32>) outs(%init : tensor<1x7x7x7xf32>) -> tensor<1x7x7x7xf32>
-      return %r : tensor<1x7x7x7xf32>
-    }""",
-    _inputs(_random("f32", 1, 15, 15, 7)),
-    0,
-)
-
-TRANSPOSE = CompiledCase(
-    "transpose_f16",
-    """func.func @main(%x: tensor<67x130xf16>) -> tensor<130x67xf16> {
-      %e = tensor.empty() : tensor<130x67xf16>
-      %r = linalg.transpose ins(%x : tensor<67x130xf16>) outs(%e : tensor<130x67xf16>) permutation = [1, 0]
-      return %r : tensor<130x67xf16>
-    }""",
-    _inputs(_random("f16", 67, 130)),
-    0,
-)
-
-PAD_AND_SLICE = CompiledCase(
-    "pad_and_slice_i32",
-    """func.func @main(%x: tensor<11x13xi32>) -> tensor<9x14xi32> {
-      %fill = arith.constant 7 : i32
-      %padded = tensor.pad %x low[2, 1] high[3, 4] {
-        ^bb0(%i: index, %j: index):
-          tensor.yield %fill : i32
-      } : tensor<11x13xi32> to tensor<16x18xi32>
-      %r = tensor.extract_slice %padded[1, 2] [9, 14] [1, 1] : tensor<16x18xi32> to tensor<9x14xi32>
-      %s = arith.addi %r, %r : tensor<9x14xi32>
-      return %s : tensor<9x14xi32>
-    }""",
-    _inputs(_random("i32", 11, 13)),
-    0,
-)
-
-CONCATENATE = CompiledCase(
-    "concatenate_f32",
-    """func.func @main(%a: tensor<5x12xf32>, %b: tensor<8x12xf32>) -> tensor<13x12xf32> {
-      %r = tensor.concat dim(0) %a, %b : (tensor<5x12xf32>, tensor<8x12xf32>) -> tensor<13x12xf32>
-      %s = arith.mulf %r, %r : tensor<13x12xf32>
-      return %s : tensor<13x12xf32>
-    }""",
-    _inputs(_random("f32", 5, 12), _random("f32", 8, 12)),
-    0,
-)
-
-GATHER_ROWS = CompiledCase(
-    "gather_rows_f16",
-    """func.func @main(%table: tensor<50x33xf16>, %rows: tensor<21xi32>) -> tensor<21x33xf16> {
-      %e = tensor.empty() : tensor<21x33xf16>
-      %r = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i)>, affine_map<(i, j) -> (i, j)>],
-          iterator_types = ["parallel", "parallel"]} ins(%rows : tensor<21xi32>) outs(%e : tensor<21x33xf16>) {
-        ^bb0(%row: i32, %o: f16):
-          %i = arith.index_cast %row : i32 to index
-          %j = linalg.index 1 : index
-          %v = tensor.extract %table[%i, %j] : tensor<50x33xf16>
-          linalg.yield %v : f16
-      } -> tensor<21x33xf16>
-      return %r : tensor<21x33xf16>
-    }""",
-    lambda rng, arch: [_random("f16", 50, 33)(rng, arch), rng.integers(0, 50, 21).astype(np.int32)],
-    0,
-)
-
-SCATTER_ROWS = CompiledCase(
-    "scatter_rows_f32",
-    """func.func @main(%table: tensor<40x16xf32>, %rows: tensor<6x1xi32>, %updates: tensor<6x16xf32>) -> tensor<40x16xf32> {
-      %r = iree_linalg_ext.scatter dimension_map = [0] unique_indices(true)
-          ins(%updates, %rows : tensor<6x16xf32>, tensor<6x1xi32>) outs(%table : tensor<40x16xf32>) {
-        ^bb0(%new: f32, %old: f32):
-          iree_linalg_ext.yield %new : f32
-      } -> tensor<40x16xf32>
-      return %r : tensor<40x16xf32>
-    }""",
-    lambda rng, arch: [
-        _random("f32", 40, 16)(rng, arch),
-        rng.permutation(40)[:6].astype(np.int32)[:, None],
-        _random("f32", 6, 16)(rng, arch),
-    ],
-    0,
-)
-
-SORT = CompiledCase(
-    "sort_f32",
-    """func.func @main(%x: tensor<3x40xf32>) -> tensor<3x40xf32> {
-      %r = iree_linalg_ext.sort dimension(1) outs(%x : tensor<3x40xf32>) {
-        ^bb0(%a: f32, %b: f32):
-          %before = arith.cmpf ogt, %a, %b : f32
-          iree_linalg_ext.yield %before : i1
-      } -> tensor<3x40xf32>
-      return %r : tensor<3x40xf32>
-    }""",
-    _inputs(_random("f32", 3, 40)),
-    0,
-)
-
-ARGMAX = CompiledCase(
-    "argmax_f32",
-    """func.func @main(%x: tensor<6x100xf32>) -> tensor<6xi32> {
-      %low = arith.constant 0xFF800000 : f32
-      %none = arith.constant 0 : i32
-      %e0 = tensor.empty() : tensor<6xf32>
-      %e1 = tensor.empty() : tensor<6xi32>
-      %i0 = linalg.fill ins(%low : f32) outs(%e0 : tensor<6xf32>) -> tensor<6xf32>
-      %i1 = linalg.fill ins(%none : i32) outs(%e1 : tensor<6xi32>) -> tensor<6xi32>
-      %r:2 = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (i)>, affine_map<(i, j) -> (i)>],
-          iterator_types = ["parallel", "reduction"]} ins(%x : tensor<6x100xf32>) outs(%i0, %i1 : tensor<6xf32>, tensor<6xi32>) {
-        ^bb0(%v: f32, %best: f32, %at: i32):
-          %j = linalg.index 1 : index
-          %here = arith.index_cast %j : index to i32
-          %better = arith.cmpf ogt, %v, %best : f32
-          %value = arith.select %better, %v, %best : f32
-          %index = arith.select %better, %here, %at : i32
-          linalg.yield %value, %index : f32, i32
-      } -> (tensor<6xf32>, tensor<6xi32>)
-      return %r#1 : tensor<6xi32>
-    }""",
-    _inputs(_random("f32", 6, 100)),
-    0,
-)
 
 INTEGER_BODY = """%three = arith.constant 3 : i32
           %one = arith.constant 1 : i32
@@ -453,44 +214,133 @@ CASES = [
     _matmul("matmul_i8", "i8", "i32", 64, 128, 64, 0),
     _matmul("matmul_fp8", "FLOAT8", "f32", 128, 128, 128, 1e-4),
     _matmul("matmul_f16_odd", "f16", "f32", 33, 70, 47, 1e-4),
-    BATCH_MATMUL,
-    MATVEC,
-    MATMUL_BIAS_RELU,
-    MATMUL_DYNAMIC_ROWS,
+    _from_file(
+        "batch_matmul_f16",
+        _inputs(_random("f16", 3, 24, 40), _random("f16", 3, 40, 17)),
+        1e-5,
+    ),
+    _from_file(
+        "matvec_f32",
+        _inputs(_random("f32", 65, 300), _random("f32", 300)),
+        1e-5,
+    ),
+    _from_file(
+        "matmul_bias_relu_bf16",
+        _inputs(_random("bf16", 64, 128), _random("bf16", 128, 32), _random("f32", 32)),
+        1e-2,
+    ),
+    _from_file(
+        "matmul_dynamic_rows_f16",
+        _inputs(_random("f16", 37, 64), _random("f16", 64, 48)),
+        1e-5,
+    ),
     _attention("f16", 2, 64, 128, 64, 2e-3),
     _softmax(7, 300),
     _softmax(3, 4096),
-    RMS_NORM,
+    _from_file(
+        "rms_norm_bf16",
+        _inputs(_random("bf16", 9, 256), _random("f32", 256)),
+        1e-2,
+    ),
     _reduce("sum_rows_f32", "f32", "addf", "0.0", (64, 999), 1, 1e-5),
     _reduce("sum_columns_f16", "f16", "addf", "0.0", (128, 65), 0, 4e-2),
     _reduce("max_rows_i32", "i32", "maxsi", "-2147483648", (9, 517), 1, 0),
     _reduce("sum_all_but_one_f32", "f32", "addf", "0.0", (20000, 1), 0, 1e-4),
-    CONVOLUTION,
-    MAX_POOL,
-    TRANSPOSE,
-    PAD_AND_SLICE,
-    CONCATENATE,
-    GATHER_ROWS,
-    SCATTER_ROWS,
-    SORT,
-    ARGMAX,
+    _from_file(
+        "conv2d_f16",
+        _inputs(_random("f16", 1, 18, 18, 32), _random("f16", 3, 3, 32, 64)),
+        1e-4,
+    ),
+    _from_file(
+        "max_pool_f32",
+        _inputs(_random("f32", 1, 15, 15, 7)),
+        0,
+    ),
+    _from_file(
+        "transpose_f16",
+        _inputs(_random("f16", 67, 130)),
+        0,
+    ),
+    _from_file(
+        "pad_and_slice_i32",
+        _inputs(_random("i32", 11, 13)),
+        0,
+    ),
+    _from_file(
+        "concatenate_f32",
+        _inputs(_random("f32", 5, 12), _random("f32", 8, 12)),
+        0,
+    ),
+    _from_file(
+        "gather_rows_f16",
+        lambda rng, arch: [_random("f16", 50, 33)(rng, arch), rng.integers(0, 50, 21).astype(np.int32)],
+        0,
+    ),
+    _from_file(
+        "scatter_rows_f32",
+        lambda rng, arch: [
+            _random("f32", 40, 16)(rng, arch),
+            rng.permutation(40)[:6].astype(np.int32)[:, None],
+            _random("f32", 6, 16)(rng, arch),
+        ],
+        0,
+    ),
+    _from_file(
+        "sort_f32",
+        _inputs(_random("f32", 3, 40)),
+        0,
+    ),
+    _from_file(
+        "argmax_f32",
+        _inputs(_random("f32", 6, 100)),
+        0,
+    ),
     _unary("exp", 1e-6),
     _unary("tanh", 1e-6),
     _unary("erf", 1e-6),
     _unary("sin", 1e-6),
-    _elementwise("log_sqrt_f32", ["f32"], "f32", "%l = math.log %a : f32\n%q = math.sqrt %a : f32\n%r = arith.divf %l, %q : f32",
-                 (1001,), 1e-6, _positive(1001)),
+    _elementwise(
+        "log_sqrt_f32",
+        ["f32"],
+        "f32",
+        "%l = math.log %a : f32\n%q = math.sqrt %a : f32\n%r = arith.divf %l, %q : f32",
+        (1001,),
+        1e-6,
+        _positive(1001),
+    ),
     _elementwise("cast_f32_bf16", ["f32"], "bf16", "%r = arith.truncf %a : f32 to bf16", (777,), 0),
-    _elementwise("cast_f32_fp8", ["f32"], "FLOAT8", "%r = arith.truncf %a : f32 to FLOAT8", (1024,), 0,
-                 expected=lambda inputs, arch: inputs[0].astype(FLOAT8[arch][1])),
+    _elementwise(
+        "cast_f32_fp8",
+        ["f32"],
+        "FLOAT8",
+        "%r = arith.truncf %a : f32 to FLOAT8",
+        (1024,),
+        0,
+        expected=lambda inputs, arch: inputs[0].astype(FLOAT8[arch][1]),
+    ),
     _elementwise("cast_fp8_f32", ["FLOAT8"], "f32", "%r = arith.extf %a : FLOAT8 to f32", (1023,), 0),
     _elementwise("cast_i8_f16", ["i8"], "f16", "%r = arith.sitofp %a : i8 to f16", (555,), 0),
     _elementwise("quantize_f32_i8", ["f32"], "i8", QUANTIZE_BODY, (31, 65), 0),
     _elementwise("integers_i32", ["i32", "i32"], "i32", INTEGER_BODY, (500,), 0),
     _elementwise("integers_i64", ["i64", "i64"], "i64", INTEGER64_BODY, (300,), 0),
-    _elementwise("doubles_f64", ["f64", "f64"], "f64", DOUBLE_BODY, (200,), 1e-13,
-                 flags=("--iree-input-demote-f64-to-f32=false",)),
+    _elementwise(
+        "doubles_f64",
+        ["f64", "f64"],
+        "f64",
+        DOUBLE_BODY,
+        (200,),
+        1e-13,
+        flags=("--iree-input-demote-f64-to-f32=false",),
+    ),
     _elementwise("compare_clamp_f32", ["f32", "f32"], "f32", COMPARE_BODY, (3, 5, 67), 0),
-    DYNAMIC_ELEMENTWISE,
-    DYNAMIC_REDUCTION,
+    _from_file(
+        "dynamic_elementwise_f32",
+        _inputs(_random("f32", 13, 129), _random("f32", 13, 129)),
+        0,
+    ),
+    _from_file(
+        "dynamic_reduction_f32",
+        _inputs(_random("f32", 5, 333)),
+        1e-5,
+    ),
 ]

@@ -1,4 +1,4 @@
-"""HIP calls as a C program would make them, straight into the emulated device's library, and kernels to load."""
+"""HIP calls as a C program makes them, straight into the emulated device's library, and kernels to load."""
 
 import ctypes
 import subprocess
@@ -21,7 +21,17 @@ def compile_hip(folder: Path, text: str, arch: str) -> bytes:
     """The code object of a HIP source that needs no headers."""
     source, code = folder / "kernel.hip", folder / f"kernel.{arch}.hsaco"
     source.write_text(text)
-    clang = [sys.executable, "-m", "ziglang", "clang", "-cc1", "-triple", "amdgcn-amd-amdhsa", "-target-cpu", arch]
+    clang = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "clang",
+        "-cc1",
+        "-triple",
+        "amdgcn-amd-amdhsa",
+        "-target-cpu",
+        arch,
+    ]
     flags = ["-x", "hip", "-fcuda-is-device", "-O3", "-mcode-object-version=5", "-emit-obj"]
     subprocess.run([*clang, *flags, str(source), "-o", str(folder / "kernel.o")], check=True)
     linker = Path(iree.compiler.__file__).parent / "_mlir_libs" / "iree-lld"
@@ -33,7 +43,9 @@ class Hip:
     """One emulated device, current on this thread."""
 
     def __init__(self, arch: str = "gfx942", strict: bool = True) -> None:
-        driver.create_device(arch, strict)  # Registers the module loader; the calls below go round the driver.
+        driver.create_device(
+            arch, strict
+        )  # Registers the module loader; the calls below go round the driver.
         self.library = driver._loaders[0].library
         assert self.library.hipInit(0) == SUCCESS
         assert self.library.hipSetDevice(ORDINALS[arch, strict]) == SUCCESS
@@ -68,7 +80,9 @@ class Hip:
         return array
 
     def copy(self, target: int, source: int, size: int, kind: int) -> int:
-        return self.library.hipMemcpy(ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size), kind)
+        return self.library.hipMemcpy(
+            ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size), kind
+        )
 
     def load(self, code: bytes) -> tuple[int, ctypes.c_void_p]:
         module = ctypes.c_void_p()

@@ -1,4 +1,4 @@
-"""Modules as IREE compiles them, run on the emulated device, equal what the same functions give on the CPU."""
+"""Modules as IREE compiles them, run on the emulated device, equal the same functions run on the CPU."""
 
 import functools
 

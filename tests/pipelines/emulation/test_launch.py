@@ -1,4 +1,4 @@
-"""Launches: registers, arguments, waves and workgroups, with kernels written in C in place of translated ones."""
+"""Launches: registers, arguments, waves and workgroups; kernels in C stand in for translated ones."""
 
 import ctypes
 
@@ -13,7 +13,8 @@ from tests.pipelines.emulation.hip_calls import LAUNCH_FAILURE, SUCCESS, Hip, co
 DECLARATION = """
 extern "C" __attribute__((global)) void kernel(unsigned *out, char small, unsigned n) {
   __attribute__((shared)) static unsigned tile[64];
-  unsigned x = __builtin_amdgcn_workitem_id_x() + __builtin_amdgcn_workitem_id_y() + __builtin_amdgcn_workitem_id_z();
+  unsigned x = __builtin_amdgcn_workitem_id_x();
+  x += __builtin_amdgcn_workitem_id_y() + __builtin_amdgcn_workitem_id_z();
   tile[x & 63] = __builtin_amdgcn_workgroup_id_y() + __builtin_amdgcn_workgroup_id_z();
   const unsigned short *hidden = (const unsigned short *)__builtin_amdgcn_implicitarg_ptr();
   out[__builtin_amdgcn_workgroup_id_x()] = tile[n] + small + hidden[6] + x;
@@ -42,7 +43,9 @@ def launch(code, monkeypatch):
     def run(body: str, grid, block, words: int, n: int = 0, strict: bool = True):
         table = '__attribute__((visibility("default"))) void *const kernel_table[] = {kernel, kernel_text};'
         source = f"{PROLOGUE}\nint kernel(struct Wave *wave) {{\n{body}\n}}\n{table}\n"
-        key = host_compiler.content_key("stand-in", source, (device_library.ISA_FOLDER / "wave.h").read_bytes())
+        key = host_compiler.content_key(
+            "stand-in", source, (device_library.ISA_FOLDER / "wave.h").read_bytes()
+        )
 
         def build(parsed, address, is_strict):
             return host_compiler.build_shared_object(
@@ -95,7 +98,7 @@ def test_registers_and_arguments(launch):
 
 
 def test_a_barrier_holds_until_every_running_wave_arrived(launch):
-    # Wave 3 ends without arriving and wave 1 dawdles; the others count up together and see each other's last step.
+    # Wave 3 ends without arriving, wave 1 dawdles; the others count up together and see each other's steps.
     body = """
       unsigned *out = arguments(wave)->out, step = wave->resume;
       if (wave->index_in_workgroup == 3) return WAVE_ENDED;
@@ -112,7 +115,7 @@ def test_a_barrier_holds_until_every_running_wave_arrived(launch):
 
 
 def test_workgroups_that_wait_for_later_ones_make_progress(launch):
-    # Workgroup i waits until workgroup i + 1 has written: the first can end only after all others have started.
+    # Workgroup i waits until workgroup i + 1 has written: the first can end only after all others started.
     body = """
       unsigned *out = arguments(wave)->out, id = wave->workgroup->id[0];
       if (id < 199 && !__atomic_load_n(&out[id + 1], __ATOMIC_ACQUIRE)) return WAVE_YIELDED;

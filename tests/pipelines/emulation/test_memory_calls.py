@@ -29,7 +29,9 @@ def test_transfers_carry_every_byte(hip):
     np.testing.assert_array_equal(hip.download(target, 1000, np.int16), data)
 
 
-@pytest.mark.parametrize(("call", "value", "dtype"), [("D8", 0xA5, np.uint8), ("D16", 0x1234, np.uint16), ("D32", 77, np.uint32)])
+@pytest.mark.parametrize(
+    ("call", "value", "dtype"), [("D8", 0xA5, np.uint8), ("D16", 0x1234, np.uint16), ("D32", 77, np.uint32)]
+)
 def test_fills_write_each_element_and_no_more(hip, call, value, dtype):
     pointer = hip.malloc(12 * np.dtype(dtype).itemsize)
     fill = getattr(hip.library, f"hipMemset{call}Async")
@@ -103,14 +105,14 @@ def test_events_wait_for_host_functions(hip):
 
 
 class _MemsetParameters(ctypes.Structure):
-    _fields_ = [
+    _fields_ = (
         ("dst", ctypes.c_void_p),
         ("element_size", ctypes.c_uint32),
         ("height", ctypes.c_size_t),
         ("pitch", ctypes.c_size_t),
         ("value", ctypes.c_uint32),
         ("width", ctypes.c_size_t),
-    ]
+    )
 
 
 def test_a_graph_runs_its_nodes_in_order_each_time(hip):
@@ -119,7 +121,10 @@ def test_a_graph_runs_its_nodes_in_order_each_time(hip):
     assert hip.library.hipGraphCreate(ctypes.byref(graph), 0) == SUCCESS
     for value, width in [(1, 4), (2, 2)]:
         fill = _MemsetParameters(pointer, 4, 1, 0, value, width)
-        assert hip.library.hipGraphAddMemsetNode(ctypes.byref(node), graph, None, 0, ctypes.byref(fill)) == SUCCESS
+        assert (
+            hip.library.hipGraphAddMemsetNode(ctypes.byref(node), graph, None, 0, ctypes.byref(fill))
+            == SUCCESS
+        )
     assert hip.library.hipGraphInstantiate(ctypes.byref(instance), graph, None, None, 0) == SUCCESS
     assert hip.library.hipGraphDestroy(graph) == SUCCESS
     for _ in range(2):

@@ -3,6 +3,10 @@
 import ctypes
 import functools
 import hashlib
+import struct
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,6 +123,29 @@ def make_group(waves: int = 1, lds_size: int = 0, scratch: int = 0, strict: bool
         wave.sgpr[EXEC] = wave.sgpr[EXEC + 1] = 0xFFFFFFFF
         wave.initialized_sgprs, wave.initialized_vgprs = sgprs, vgprs
     return result
+
+
+def assemble(text: str, arch: str = "gfx942") -> bytes:
+    """Machine code of assembly text, by the assembler of the `ziglang` wheel (not by what the translator decodes with)."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "a.s", Path(folder) / "a.o"
+        source.write_text(text + "\n")
+        command = [sys.executable, "-m", "ziglang", "clang", "-cc1as", "-triple", "amdgcn-amd-amdhsa", "-target-cpu", arch,
+                   "-filetype", "obj", str(source), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        data = target.read_bytes()
+    sections, size, count = (struct.unpack_from(f, data, at)[0] for f, at in (("<Q", 40), ("<H", 58), ("<H", 60)))
+    for i in range(count):
+        kind, flags, _, offset, length = struct.unpack_from("<IQQQQ", data, sections + i * size + 4)
+        if kind == 1 and flags & 4:  # PROGBITS, executable
+            return data[offset:offset + length]
+    raise AssertionError("no code")
+
+
+def kernel(text: str, arch: str = "gfx942", strict: bool = False):
+    """Assembly text (without its s_endpgm) as a callable kernel."""
+    return load((assemble(text, arch),), arch, strict)[0]
 
 
 @functools.cache
