@@ -1,4 +1,6 @@
-"""Byte layouts: each has one index map here, and everything else uses it.
+"""Byte layouts: each has one index map, and everything else uses it.
+
+The two maps of matrices are functions of `pipelines.page_layout`, where reading a cache without torch needs them.
 
 Two facts cover the decode layer's storage:
 
@@ -17,11 +19,16 @@ from typing import ClassVar
 
 import torch
 
+from predecode.pipelines.page_layout import (
+    PAGE_TOKENS,
+    SCALE_BYTES,
+    TILE,
+    row_major_offset,
+    tiled_offset,
+)
+
 GROUP = 128
 """Columns of an activation that share a scale; weights share one per GROUP x GROUP block."""
-TILE = 16
-PAGE_TOKENS = 64
-"""Tokens of one cache page."""
 INDEXER_HEAD_DIM = 128
 
 
@@ -37,7 +44,7 @@ class RowMajor:
 
     def offset(self, row, column, columns: int):
         """Element offset of ``(row, column)`` in a matrix of ``columns`` columns."""
-        return row * columns + column
+        return row_major_offset(row, column, columns)
 
     def position(self, offset, columns: int):
         """Inverse of `offset`: ``(row, column)``."""
@@ -60,12 +67,7 @@ class Tiled16x16:
 
     def offset(self, row, column, columns: int):
         """Element offset of ``(row, column)`` in a matrix of ``columns`` columns (a multiple of 16)."""
-        return (
-            row // TILE * (TILE * columns)
-            + column // TILE * (TILE * TILE)
-            + row % TILE * TILE
-            + column % TILE
-        )
+        return tiled_offset(row, column, columns)
 
     def position(self, offset, columns: int):
         """Inverse of `offset`: ``(row, column)``."""
@@ -148,7 +150,7 @@ class IndexerPage:
 
     def page_bytes(self, itemsize: int) -> int:
         """Bytes of one page."""
-        return PAGE_TOKENS * (INDEXER_HEAD_DIM * itemsize + 4)
+        return PAGE_TOKENS * (INDEXER_HEAD_DIM * itemsize + SCALE_BYTES)
 
     def key_offset(self, token, dim, itemsize: int):
         """First byte, within the page, of element ``dim`` of the key of ``token`` (0..63)."""
@@ -156,7 +158,7 @@ class IndexerPage:
 
     def scale_offset(self, token, itemsize: int):
         """First byte, within the page, of the float32 scale of ``token`` (0..63)."""
-        return PAGE_TOKENS * INDEXER_HEAD_DIM * itemsize + 4 * token
+        return PAGE_TOKENS * INDEXER_HEAD_DIM * itemsize + SCALE_BYTES * token
 
 
 PLAIN_PAGE = IndexerPage("plain page", ROW_MAJOR)

@@ -39,7 +39,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
     """Export, compile and audit a model; the artifact appears at ``output`` only when all of it is done."""
     model = find_model(options.model, options.seed)
     shard = Shard(options.tensor_parallel, options.rank)
-    geometry = Geometry(max_context=options.max_context, pages=options.pages)
+    geometry = Geometry(options.context_of(model.config.max_position_embeddings), options.pages)
     target = options.chip
     segments = build_segments(
         model.config, options.layers, shard, options.reduction, target.element_format, geometry
@@ -57,7 +57,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
             options.layers,
             shard,
             target.element_format,
-            options.max_context,
+            geometry.max_context,
             lambda name, done, total: progress("writing parameters", done, total),
         )
         writer.finish(_manifest(options, model, geometry, toolchain, injection.kernels, entry_points, golden))
@@ -173,10 +173,10 @@ def _manifest(
         geometry=records.Geometry(
             page_tokens=PAGE_TOKENS,
             pages=options.pages,
-            max_context=options.max_context,
+            max_context=geometry.max_context,
             block_table_width=geometry.block_table_width,
         ),
-        tools={name: importlib.metadata.version(name) for name in _TOOLS} | {"clang": toolchain.version},
+        tools={name: importlib.metadata.version(name) for name in _TOOLS} | {"clang": toolchain.version.removeprefix("clang version ")},
         module=MODULE_FILE,
         parameters=records.Parameters(PARAMETER_FILE, PARAMETER_SCOPE),
         kernels=tuple(_kernel_record(kernel) for kernel in kernels),

@@ -7,6 +7,7 @@ from predecode.custom_kernels.layouts import PAGE_TOKENS
 from predecode.custom_kernels.targets import TARGETS, Target
 from predecode.pipelines.errors import PredecodeError
 
+DEFAULT_CONTEXT = 8192
 REDUCE_CHOICES = ("external", "none")
 
 
@@ -15,7 +16,8 @@ class ExportOptions:
     """One export.
 
     ``model`` is a checkpoint folder or a preset's name. ``layers`` None exports the whole decode step.
-    ``rows`` are the row counts to compile entry points for. ``reduce`` None means "external" when there are
+    ``rows`` are the row counts to compile entry points for. ``max_context`` None means `DEFAULT_CONTEXT` tokens, or
+    all the positions of a model that has fewer. ``reduce`` None means "external" when there are
     several ranks. ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
     """
 
@@ -23,7 +25,7 @@ class ExportOptions:
     target: str
     layers: tuple[int, ...] | None = None
     rows: tuple[int, ...] = (1, 4, 16, 64)
-    max_context: int = 8192
+    max_context: int | None = None
     pages: int = 256
     tensor_parallel: int = 1
     rank: int = 0
@@ -36,7 +38,7 @@ class ExportOptions:
             raise PredecodeError(f"target {self.target!r} is unknown; choose one of {', '.join(TARGETS)}")
         if not self.rows or min(self.rows) < 1 or len(set(self.rows)) != len(self.rows):
             raise PredecodeError(f"rows {self.rows}: expected distinct row counts of 1 or more")
-        if self.max_context < 1:
+        if self.max_context is not None and self.max_context < 1:
             raise PredecodeError(f"max context {self.max_context}: expected 1 token or more")
         if self.pages < 1:
             raise PredecodeError(f"pages {self.pages}: expected a pool of 1 page ({PAGE_TOKENS} tokens) or more")
@@ -51,6 +53,10 @@ class ExportOptions:
     def chip(self) -> Target:
         """The target's data."""
         return TARGETS[self.target]
+
+    def context_of(self, positions: int) -> int:
+        """Longest context in tokens, for a model with so many positions."""
+        return self.max_context or min(DEFAULT_CONTEXT, positions)
 
     @property
     def reduction(self) -> str:

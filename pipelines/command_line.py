@@ -52,7 +52,9 @@ def export(
         str | None, typer.Option(help="Layer numbers such as 0,3; default: the whole step.")
     ] = None,
     rows: Annotated[str, typer.Option(help="Row counts to compile for.")] = "1,4,16,64",
-    max_context: Annotated[int, typer.Option(help="Tokens of the longest sequence.")] = 8192,
+    max_context: Annotated[
+        int | None, typer.Option(help="Tokens of the longest sequence; default: 8192, or all the model has.")
+    ] = None,
     pages: Annotated[int, typer.Option(help="Pages of 64 tokens in each cache.")] = 256,
     tensor_parallel: Annotated[int, typer.Option(help="Ranks that share the model.")] = 1,
     rank: Annotated[int, typer.Option(help="Which of them this artifact is for.")] = 0,

@@ -51,10 +51,13 @@ class ReadThenStore(Store):
 
 def audit_of(module: Store, target: Target) -> Audit:
     traced = trace([Program("main", module, tuple(module.tensors().values()))], target, lambda name: None)
-    kernels = inject(traced, target, Toolchain())
-    compiled = compile_module(traced, kernels, target, Toolchain())
+    injection = inject(traced, target, Toolchain())
+    compiled = compile_module(traced, injection.kernels, target, Toolchain())
     names = {"main": list(module.tensors())}
-    return audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, COMPILED_REFERENCE)["main"]
+    audits = audit_entry_points(
+        compiled.stream_ir, compiled.hal_ir, names, COMPILED_REFERENCE, injection.touched
+    )
+    return audits["main"]
 
 
 @pytest.mark.parametrize("name", OPS)
