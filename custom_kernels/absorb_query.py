@@ -7,8 +7,9 @@ query is not quantised. (SGLang quantises the weight a second time, per tensor, 
 
 import torch
 
+from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch
-from predecode.custom_kernels.layouts import ROW_MAJOR, require_layout
+from predecode.custom_kernels.layouts import GROUP, ROW_MAJOR, require_layout
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_blocks
 from predecode.custom_kernels.targets import Target
@@ -41,18 +42,28 @@ def _fake(q, weight, weight_scales, rope_dim):
 
 def _launch(target: Target, call: Call) -> Launch | None:
     heads, rows_per_head, latent = call["weight"].shape
-    if not target.has_hip_kernels or latent % COLUMNS_PER_THREAD:
-        return None
     rows, columns = call["q"].shape
     head_dim = columns // heads
+    nope = head_dim - call["rope_dim"]
+    operands = ("q", "weight", "weight_scales")
+    if FORMAT_OF_DTYPE[call["weight"].dtype] != target.element_format or latent % COLUMNS_PER_THREAD:
+        return None
+    if not target.has_hip_kernels:
+        return Launch(
+            source="absorb_query.cpp",
+            symbol="absorb_query",
+            operands=operands,
+            constants=(rows, heads, head_dim, nope, rows_per_head, latent),
+            workgroups=(-(-latent // GROUP), heads, 1),
+        )
     return Launch(
         source="absorb_query.hip",
         symbol="absorb_query",
-        operands=("q", "weight", "weight_scales"),
+        operands=operands,
         constants=(rows, heads, head_dim, rows_per_head, latent),
         workgroups=(-(-latent // (THREADS * COLUMNS_PER_THREAD)), heads, -(-rows // ROWS_PER_WORKGROUP)),
         workgroup_size=(THREADS, 1, 1),
-        defines=(("NOPE", head_dim - call["rope_dim"]),),
+        defines=(("NOPE", nope),),
     )
 
 

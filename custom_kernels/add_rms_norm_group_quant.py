@@ -5,6 +5,7 @@ The norm is taken of the float32 sum, not of the rounded residual that goes on.
 """
 
 import torch
+
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES

@@ -4,6 +4,7 @@ Source: aiter `fused_flatten_fp8_group_quant` with ``transpose_scale``.
 """
 
 import torch
+
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES

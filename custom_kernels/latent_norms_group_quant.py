@@ -5,6 +5,7 @@ are read in place from the output of the fused down projection.
 """
 
 import torch
+
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES

@@ -113,7 +113,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
 
 def _touched(call: Call) -> dict[str, int]:
-    rows, heads, latent_dim = call["q_absorbed"].shape
+    rows, heads, _ = call["q_absorbed"].shape
     rope_dim, itemsize = call["rope_table"].shape[1], call["q"].element_size()
     return {
         "q": rows * heads * rope_dim * itemsize,

@@ -1,6 +1,7 @@
 """Checks of an op's arguments that name what was given and what was expected."""
 
 import torch
+
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.layouts import GROUP
 

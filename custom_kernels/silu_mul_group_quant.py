@@ -5,6 +5,7 @@ activation dtype in between.
 """
 
 import torch
+
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES

@@ -7,6 +7,7 @@ left unquantised.
 from math import gcd
 
 import torch
+
 from predecode.custom_kernels.cache_bytes import bytes_to_elements
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch, float_bits

@@ -5,6 +5,7 @@ pages instead of one of tokens.
 """
 
 import torch
+
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import PAGE_TOKENS
 from predecode.custom_kernels.op import Call, define_op

@@ -6,6 +6,7 @@ The weight is used as `absorb_query` uses it: the checkpoint's own FP8 blocks an
 import torch
 
 from predecode.custom_kernels.absorb_query import kv_b_heads
+from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import ROW_MAJOR, require_layout
 from predecode.custom_kernels.op import Call, define_op
@@ -32,16 +33,27 @@ def _fake(attention, weight, weight_scales, nope_dim):
 
 def _launch(target: Target, call: Call) -> Launch | None:
     heads, rows_per_head, latent = call["weight"].shape
+    rows, dims = call["attention"].shape[0], rows_per_head - call["nope_dim"]
+    operands = ("attention", "weight", "weight_scales")
+    if FORMAT_OF_DTYPE[call["weight"].dtype] != target.element_format or latent % ELEMENTS_PER_LANE:
+        return None
+    if not target.has_hip_kernels:
+        return Launch(
+            source="value_up.cpp",
+            symbol="value_up",
+            operands=operands,
+            constants=(heads, rows_per_head, call["nope_dim"]),
+            workgroups=(heads, rows, 1),
+            defines=(("LATENT", latent),),
+        )
     lanes = latent // ELEMENTS_PER_LANE
     # A weight row is shared by a power of two of lanes of one wave.
-    whole = latent % ELEMENTS_PER_LANE == 0 and lanes & (lanes - 1) == 0 and 1 <= lanes <= target.wave_size
-    if not target.has_hip_kernels or not whole:
+    if lanes & (lanes - 1) or lanes > target.wave_size:
         return None
-    rows, dims = call["attention"].shape[0], rows_per_head - call["nope_dim"]
     return Launch(
         source="value_up.hip",
         symbol="value_up",
-        operands=("attention", "weight", "weight_scales"),
+        operands=operands,
         constants=(rows, heads, rows_per_head, call["nope_dim"]),
         workgroups=(-(-dims * lanes // THREADS), heads, -(-rows // ROWS_PER_WORKGROUP)),
         workgroup_size=(THREADS, 1, 1),

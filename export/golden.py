@@ -98,7 +98,7 @@ def _place_rows(
     sequences: Sequence[_Sequence], rows: int, geometry: Geometry, padded: bool
 ) -> dict[str, torch.Tensor]:
     """Deal ``rows`` rows to the sequences in turn; rows of one sequence are its next tokens."""
-    positions, slots, lengths = np.zeros(rows, np.int64), np.full(rows, PADDING_SLOT, np.int64), np.ones(rows, np.int32)
+    positions, slots, lengths = np.zeros(rows, np.int64), np.full(rows, PADDING_SLOT, np.int64), np.zeros(rows, np.int32)
     block_table = np.zeros((rows, geometry.block_table_width), np.int32)
     real = rows - 1 if padded and rows > 1 else rows
     for row in range(real):

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from predecode.custom_kernels.formats import ElementFormat
 
+from predecode.custom_kernels.formats import ElementFormat
 from tests.custom_kernels.reference_formats import decode
 
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import (
     GROUP,

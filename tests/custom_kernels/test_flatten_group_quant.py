@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from predecode.custom_kernels.flatten_group_quant import OP, flatten_group_quant
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
-
 from tests.custom_kernels.cases.case import EXACT, mismatch
 from tests.custom_kernels.cases.flatten_group_quant import cases
 from tests.custom_kernels.reference_quantize import quantize_rows

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
 from predecode.custom_kernels.rms_norm_group_quant import OP, rms_norm_group_quant
-
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.rms_norm_group_quant import cases
 from tests.custom_kernels.reference_quantize import normalize_row, quantize_rows

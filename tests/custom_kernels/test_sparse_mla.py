@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.sparse_mla import OP, sparse_mla
 from predecode.custom_kernels.values import LatentCache
-
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.sparse_mla import cases
 from tests.custom_kernels.reference_formats import decode

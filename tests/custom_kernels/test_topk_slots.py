@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.topk_slots import OP, topk_slots
-
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.topk_slots import cases
 

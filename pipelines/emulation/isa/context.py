@@ -102,7 +102,7 @@ class Context:
 
     def helper_source(self) -> str:
         return "\n".join(
-            f"HELPER {result} {name}({parameters})\n{{\n{body}\n}}"
+            f"OPERATION {result} {name}({parameters})\n{{\n{body}\n}}"
             for (result, parameters, body), name in self.helpers.items()
         )
 

@@ -1,8 +1,8 @@
 """Rows of activations that the cases of the normalising and quantising ops share."""
 
 import torch
-from predecode.custom_kernels.formats import ElementFormat
 
+from predecode.custom_kernels.formats import ElementFormat
 from tests.custom_kernels.cases.case import Comparison
 
 

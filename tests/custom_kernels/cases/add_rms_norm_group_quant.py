@@ -1,9 +1,9 @@
 """Cases of `add_rms_norm_group_quant`."""
 
 import torch
+
 from predecode.custom_kernels.add_rms_norm_group_quant import reference
 from predecode.custom_kernels.formats import ElementFormat
-
 from tests.custom_kernels.cases.activations import poisoned_row, quantized, random_rows, rounded, special_rows
 from tests.custom_kernels.cases.case import EXACT, Case
 

@@ -1,9 +1,9 @@
 """Cases of `flatten_group_quant`."""
 
 import torch
+
 from predecode.custom_kernels.flatten_group_quant import reference
 from predecode.custom_kernels.formats import ElementFormat
-
 from tests.custom_kernels.cases.activations import (
     halves_between_codes,
     poisoned_row,

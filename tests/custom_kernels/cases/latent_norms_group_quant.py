@@ -1,9 +1,9 @@
 """Cases of `latent_norms_group_quant`."""
 
 import torch
+
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.latent_norms_group_quant import reference
-
 from tests.custom_kernels.cases.activations import poisoned_row, quantized, random_rows, rounded, special_rows
 from tests.custom_kernels.cases.case import Case
 

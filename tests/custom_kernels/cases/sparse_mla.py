@@ -1,8 +1,8 @@
 """Cases of `sparse_mla`."""
 
 import torch
-from predecode.custom_kernels.formats import ElementFormat
 
+from predecode.custom_kernels.formats import ElementFormat
 from tests.custom_kernels.cases.case import Case, Comparison
 
 PAGE = 64

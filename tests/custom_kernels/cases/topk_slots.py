@@ -1,8 +1,8 @@
 """Cases of `topk_slots`."""
 
 import torch
-from predecode.custom_kernels.formats import ElementFormat
 
+from predecode.custom_kernels.formats import ElementFormat
 from tests.custom_kernels.cases.case import EXACT, Case
 
 PAGE = 64

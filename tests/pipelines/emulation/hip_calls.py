@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import iree.compiler
@@ -17,23 +18,20 @@ HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 ORDINALS = {("gfx942", False): 0, ("gfx942", True): 1, ("gfx950", False): 2, ("gfx950", True): 3}
 
 
-def compile_hip(folder: Path, text: str, arch: str) -> bytes:
-    """The code object of a HIP source that needs no headers."""
-    source, code = folder / "kernel.hip", folder / f"kernel.{arch}.hsaco"
+def compile_hip(folder: Path, text: str, arch: str, edit: Callable[[str], str] | None = None) -> bytes:
+    """The code object of a HIP source that needs no headers; ``edit`` changes its assembly on the way."""
+    source, assembly, code = folder / "kernel.hip", folder / "kernel.s", folder / f"kernel.{arch}.hsaco"
     source.write_text(text)
-    clang = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "clang",
-        "-cc1",
-        "-triple",
-        "amdgcn-amd-amdhsa",
-        "-target-cpu",
-        arch,
-    ]
-    flags = ["-x", "hip", "-fcuda-is-device", "-O3", "-mcode-object-version=5", "-emit-obj"]
-    subprocess.run([*clang, *flags, str(source), "-o", str(folder / "kernel.o")], check=True)
+    clang = [sys.executable, "-m", "ziglang", "clang"]
+    target = ["-triple", "amdgcn-amd-amdhsa", "-target-cpu", arch]
+    flags = ["-x", "hip", "-fcuda-is-device", "-O3", "-mcode-object-version=5", "-S"]
+    subprocess.run([*clang, "-cc1", *target, *flags, source, "-o", assembly], check=True)
+    if edit:
+        before = assembly.read_text()
+        assembly.write_text(edit(before))
+        assert assembly.read_text() != before
+    flags = ["-filetype", "obj"]
+    subprocess.run([*clang, "-cc1as", *target, *flags, assembly, "-o", folder / "kernel.o"], check=True)
     linker = Path(iree.compiler.__file__).parent / "_mlir_libs" / "iree-lld"
     subprocess.run([linker, "-flavor", "gnu", "-shared", folder / "kernel.o", "-o", code], check=True)
     return code.read_bytes()

@@ -241,3 +241,52 @@ def test_the_other_architecture_is_refused(arch, code):
     hip = Hip(other)
     assert hip.load(code)[0] == hip_calls.INVALID_IMAGE
     assert f"built for {arch}, but the device is {other}" in hip.fault()
+
+
+FAULTY = """
+#define KERNEL extern "C" __attribute__((global)) void
+#define X __builtin_amdgcn_workitem_id_x()
+#define KEEP_ORDER asm volatile("" ::: "memory")
+#define BARRIER KEEP_ORDER, __builtin_amdgcn_s_barrier(), KEEP_ORDER
+__attribute__((shared)) int tile[256];
+
+KERNEL reads_unwritten(const int *in, int *out) {
+  if (X < 200) tile[X] = in[X];
+  BARRIER;
+  out[X] = tile[255 - X];
+}
+KERNEL overwrites_early(const int *in, int *out) {
+  tile[X] = in[X];
+  BARRIER;
+  int first = tile[255 - X];
+  KEEP_ORDER;
+  tile[X] = first + 1;
+  BARRIER;
+  out[X] = tile[255 - X];
+}
+KERNEL increments(const int *in, int *out) { out[X] = in[X] + 1; }
+"""
+
+
+def _without_wait(assembly: str) -> str:
+    start = assembly.index("\nincrements:")
+    return assembly[:start] + assembly[start:].replace("s_waitcnt vmcnt(0)", "s_nop 0", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "messages"),
+    [
+        ("reads_unwritten", None, ["`ds_read_b32", "never written"]),
+        ("overwrites_early", None, ["`ds_write_b32", "barrier"]),
+        ("increments", _without_wait, ["`v_add_u32", "before the s_waitcnt"]),
+    ],
+)
+def test_a_race_is_a_fault(tmp_path, arch, name, edit, messages):
+    hip = Hip(arch, strict=True)
+    function = hip.function(compile_hip(tmp_path, FAULTY, arch, edit), name)
+    source, out = hip.upload(np.arange(256, dtype=np.int32)), hip.malloc(1024)
+    assert hip.launch(function, (1,), (256,), source, out) == LAUNCH_FAILURE
+    fault = hip.fault()
+    hip.unload_all()
+    assert f"kernel {name}, workgroup (0, 0, 0), wave" in fault
+    assert all(message in fault for message in messages), fault

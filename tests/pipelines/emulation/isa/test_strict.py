@@ -82,9 +82,10 @@ def test_defect_and_repair(name):
 
 
 WRITE = "ds_write_b32 v1, v0\n"
+ONLY_WAVE_1 = "v_cmp_eq_u32 vcc, 1, v3\ns_and_b64 exec, exec, vcc\n"
 HAZARDS = {
     "missing barrier after a write": (
-        WRITE + "s_waitcnt lgkmcnt(0)\nds_read_b32 v5, v2", "another wave wrote",
+        WRITE + "s_waitcnt lgkmcnt(0)\n" + ONLY_WAVE_1 + "ds_read_b32 v5, v2", "another wave wrote",
         WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2"),
     "missing wait before the barrier": (
         WRITE + "s_barrier\nds_read_b32 v5, v2", "with no completed write and barrier between",

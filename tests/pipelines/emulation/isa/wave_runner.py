@@ -88,9 +88,14 @@ class Group:
     def run(self, function) -> None:
         """Run all waves to their end, meeting at barriers; stops at the first fault."""
         live = list(self.waves)
-        while live and not self.faults:
-            status = [function(ctypes.byref(wave)) for wave in live]
-            live = [wave for wave, code in zip(live, status) if code in (BARRIER, YIELDED)]
+        while live:
+            waiting = []
+            for wave in live:
+                if function(ctypes.byref(wave)) in (BARRIER, YIELDED):
+                    waiting.append(wave)
+                if self.faults:
+                    return
+            live = waiting
 
 
 def _aligned(kind):
