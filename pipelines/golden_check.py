@@ -14,7 +14,7 @@ from predecode.pipelines.comparison import Comparison, compare_result
 from predecode.pipelines.golden import GoldenError, GoldenStep, SegmentGolden, read_golden
 from predecode.pipelines.manifest import EntryPoint, Tolerance
 from predecode.pipelines.records import encode
-from predecode.pipelines.session import DecodeSession
+from predecode.pipelines.session import DecodeSession, to_host
 from predecode.pipelines.tensor_file import write_tensors
 
 BUNDLE_SUFFIX = ".mismatch"
@@ -103,7 +103,7 @@ def compare(
 
 def _run(session: DecodeSession, entry: EntryPoint, expected: SegmentGolden) -> dict[str, np.ndarray]:
     results = session.run_segment(entry, expected.inputs)
-    return {name: results[name].to_host() for name in expected.results}
+    return {name: to_host(results[name]) for name in expected.results}
 
 
 def _compare_segment(

@@ -91,7 +91,7 @@ class DecodeSession:
                 values[result_name(spec.name)] = value
                 if spec.role == "output" or segment is segments[-1]:
                     outputs[result_name(spec.name)] = value
-        return {name: _to_host(value)[:rows] for name, value in outputs.items()}
+        return {name: to_host(value)[:rows] for name, value in outputs.items()}
 
     def run_segment(
         self, segment: EntryPoint, values: Mapping[str, "rt.DeviceArray | np.ndarray"]
@@ -120,7 +120,7 @@ class DecodeSession:
 
     def read_cache(self, name: str) -> np.ndarray:
         """A copy of a cache: int8 [pages, page bytes]."""
-        return self._known_cache(name).to_host().copy()
+        return to_host(self._known_cache(name))
 
     def write_cache(self, name: str, data: np.ndarray) -> None:
         """Replace a cache by ``data`` of the same shape and dtype."""
@@ -188,5 +188,6 @@ def _zeros(spec: TensorSpec) -> np.ndarray:
     return np.zeros(spec.shape, np.dtype(spec.dtype))
 
 
-def _to_host(value: "rt.DeviceArray | np.ndarray") -> np.ndarray:
-    return value.to_host() if isinstance(value, rt.DeviceArray) else value
+def to_host(value: "rt.DeviceArray | np.ndarray") -> np.ndarray:
+    """A copy in host memory: what `DeviceArray.to_host` gives of a CPU buffer dies with the buffer."""
+    return np.array(value.to_host()) if isinstance(value, rt.DeviceArray) else value

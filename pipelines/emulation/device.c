@@ -28,7 +28,11 @@ const struct Device *device_current(void) { return current ? current : &devices[
 
 enum { kFaultCapacity = 2048 };
 static pthread_mutex_t fault_lock = PTHREAD_MUTEX_INITIALIZER;
-static char pending_fault[kFaultCapacity], last_fault[kFaultCapacity];
+static char pending_fault[kFaultCapacity];
+
+// This thread's latest fault, for the driver's status.
+static _Thread_local char last_fault[kFaultCapacity];
+static _Thread_local hipError_t last_error;
 
 hipError_t fault_set(hipError_t error, const char *format, ...) {
   char text[kFaultCapacity];
@@ -37,11 +41,10 @@ hipError_t fault_set(hipError_t error, const char *format, ...) {
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
   pthread_mutex_lock(&fault_lock);
-  if (!pending_fault[0]) {
-    strcpy(pending_fault, text);
-    strcpy(last_fault, text);
-  }
+  if (!pending_fault[0]) strcpy(pending_fault, text);
   pthread_mutex_unlock(&fault_lock);
+  strcpy(last_fault, text);
+  last_error = error;
   return error;
 }
 
@@ -89,9 +92,7 @@ HIP_API const char *hipGetErrorName(hipError_t error) {
 
 // The driver puts this text into its status, so that a fault explains itself there too.
 HIP_API const char *hipGetErrorString(hipError_t error) {
-  bool from_fault =
-      error == hipErrorLaunchFailure || error == hipErrorIllegalAddress || error == hipErrorInvalidImage;
-  return from_fault && last_fault[0] ? last_fault : hipGetErrorName(error);
+  return error != hipSuccess && error == last_error ? last_fault : hipGetErrorName(error);
 }
 
 HIP_API hipError_t hipGetLastError(void) { return hipSuccess; }

@@ -21,7 +21,7 @@ CASE_FOLDER = Path(__file__).parent / "cases"
 
 def op_names() -> list[str]:
     """Ops that have cases."""
-    return sorted(path.stem for path in CASE_FOLDER.glob("*.py") if (KERNEL_FOLDER / path.name).is_file() and path.stem != "__init__")
+    return sorted(path.stem for path in CASE_FOLDER.glob("*.py") if (KERNEL_FOLDER / f"{path.stem}.hip").is_file())
 
 
 def load(name: str, element_format: ElementFormat) -> tuple[Op, list[Case]]:

@@ -198,12 +198,9 @@ INLINE float log2_f32(float a) { return log2_any(flush_f32(a)); }
 INLINE float rcp_f32(float a) { return flush_f32(1.0f / flush_f32(a)); }
 INLINE float sqrt_f32(float a) { return __builtin_sqrtf(flush_f32(a)); }
 INLINE float rsq_f32(float a) { return (float)(1.0 / __builtin_sqrt((double)flush_f32(a))); }
-INLINE float turn(float a) /* fraction of a revolution; the unit's valid range is |a| <= 256 */
-{
-    return a - __builtin_floorf(a);
-}
-INLINE float sin_f32(float a) { return (float)__builtin_sin((double)turn(a) * 6.283185307179586477); }
-INLINE float cos_f32(float a) { return (float)__builtin_cos((double)turn(a) * 6.283185307179586477); }
+INLINE double turn(double a) { return (a - __builtin_rint(a)) * 6.283185307179586477; } /* revolutions to radians */
+INLINE float sin_f32(float a) { return (float)__builtin_sin(turn(a)); }
+INLINE float cos_f32(float a) { return (float)__builtin_cos(turn(a)); }
 
 INLINE float fract_f32(float a)
 {
@@ -307,100 +304,6 @@ INLINE int32_t i4_at(uint32_t a, int i) { return (int32_t)(a << (28 - 4 * i)) >>
 INLINE int32_t u4_at(uint32_t a, int i) { return a >> 4 * i & 15; }
 INLINE int32_t low16(uint32_t a) { return (int16_t)a; }
 INLINE int32_t high16(uint32_t a) { return (int16_t)(a >> 16); }
-
-/* Division: the steps around the reciprocal refinement. */
-INLINE int exponent_f32(float a) { return (int)(bits_f32(a) >> 23 & 255); }
-INLINE int exponent_f64(double a) { return (int)(bits_f64(a) >> 52 & 2047); }
-INLINE int denormal_f32(float a) { return a != 0.0f && exponent_f32(a) == 0; }
-INLINE int denormal_f64(double a) { return a != 0.0 && exponent_f64(a) == 0; }
-
-INLINE float div_fixup_f32(float quotient, float denominator, float numerator)
-{
-    uint32_t sign = (bits_f32(denominator) ^ bits_f32(numerator)) & 0x80000000u;
-    float value = as_f32((bits_f32(quotient) & 0x7fffffffu) | sign);
-    float infinity = as_f32(0x7f800000u | sign), zero = as_f32(sign);
-    int denominator_infinite = abs_f32(denominator) == __builtin_inff();
-    int numerator_infinite = abs_f32(numerator) == __builtin_inff();
-    int span = exponent_f32(numerator) - exponent_f32(denominator);
-    /* Underflow and overflow are the smallest denormal and infinity in round-to-nearest. */
-    value = span < -150 ? as_f32(sign) : exponent_f32(denominator) == 255 ? infinity : value;
-    value = denominator_infinite || numerator == 0.0f ? zero : value;
-    value = denominator == 0.0f || numerator_infinite ? infinity : value;
-    value = (denominator == 0.0f && numerator == 0.0f) || (denominator_infinite && numerator_infinite)
-        ? as_f32(0xffc00000u) : value;
-    value = denominator != denominator ? quiet_f32(denominator) : value;
-    return numerator != numerator ? quiet_f32(numerator) : value;
-}
-INLINE double div_fixup_f64(double quotient, double denominator, double numerator)
-{
-    uint64_t sign = (bits_f64(denominator) ^ bits_f64(numerator)) & UINT64_C(1) << 63;
-    double value = as_f64((bits_f64(quotient) & ~(UINT64_C(1) << 63)) | sign);
-    double infinity = as_f64(UINT64_C(0x7ff0000000000000) | sign), zero = as_f64(sign);
-    int denominator_infinite = abs_f64(denominator) == __builtin_inf();
-    int numerator_infinite = abs_f64(numerator) == __builtin_inf();
-    int span = exponent_f64(numerator) - exponent_f64(denominator);
-    value = span < -1075 ? zero : exponent_f64(denominator) == 2047 ? infinity : value;
-    value = denominator_infinite || numerator == 0.0 ? zero : value;
-    value = denominator == 0.0 || numerator_infinite ? infinity : value;
-    value = (denominator == 0.0 && numerator == 0.0) || (denominator_infinite && numerator_infinite)
-        ? as_f64(UINT64_C(0xfff8000000000000)) : value;
-    value = denominator != denominator ? quiet_f64(denominator) : value;
-    return numerator != numerator ? quiet_f64(numerator) : value;
-}
-INLINE float div_fixup_f16(float quotient, float denominator, float numerator)
-{
-    float checked = div_fixup_f32(quotient, denominator, numerator);
-    return checked;
-}
-
-struct ScaledF32 { float value; int scaled; };
-struct ScaledF64 { double value; int scaled; };
-
-INLINE struct ScaledF32 div_scale_f32(float chosen, float denominator, float numerator)
-{
-    int is_denominator = chosen == denominator, is_numerator = chosen == numerator;
-    float up = ldexp_f32(chosen, 64), down = ldexp_f32(chosen, -64);
-    int reciprocal_small = denormal_f64(1.0 / (double)denominator) || abs_f32(denominator) > 0x1p126f;
-    int quotient_small = denormal_f32(numerator / denominator);
-    struct ScaledF32 result = {chosen, 0};
-    if (numerator == 0.0f || denominator == 0.0f)
-        result.value = __builtin_nanf("");
-    else if (exponent_f32(numerator) - exponent_f32(denominator) >= 96)
-        result.scaled = 1, result.value = is_denominator ? up : chosen;
-    else if (denormal_f32(denominator))
-        result.value = up;
-    else if (reciprocal_small && quotient_small)
-        result.scaled = 1, result.value = is_denominator ? up : chosen;
-    else if (reciprocal_small)
-        result.value = down;
-    else if (quotient_small)
-        result.scaled = 1, result.value = is_numerator ? up : chosen;
-    else if (exponent_f32(numerator) <= 23)
-        result.value = up;
-    return result;
-}
-INLINE struct ScaledF64 div_scale_f64(double chosen, double denominator, double numerator)
-{
-    int is_denominator = chosen == denominator, is_numerator = chosen == numerator;
-    double up = ldexp_f64(chosen, 128), down = ldexp_f64(chosen, -128);
-    int reciprocal_small = denormal_f64(1.0 / denominator), quotient_small = denormal_f64(numerator / denominator);
-    struct ScaledF64 result = {chosen, 0};
-    if (numerator == 0.0 || denominator == 0.0)
-        result.value = __builtin_nan("");
-    else if (exponent_f64(numerator) - exponent_f64(denominator) >= 768)
-        result.scaled = 1, result.value = is_denominator ? up : chosen;
-    else if (denormal_f64(denominator))
-        result.value = up;
-    else if (reciprocal_small && quotient_small)
-        result.scaled = 1, result.value = is_denominator ? up : chosen;
-    else if (reciprocal_small)
-        result.value = down;
-    else if (quotient_small)
-        result.scaled = 1, result.value = is_numerator ? up : chosen;
-    else if (exponent_f64(numerator) <= 53)
-        result.value = up;
-    return result;
-}
 
 /* Dot products */
 INLINE float dot2_f16(uint32_t a, uint32_t b, float sum)

@@ -10,6 +10,7 @@
 #include "atomics.h"
 #include "checks.h"
 #include "crosslane.h"
+#include "division.h"
 #include "lanes.h"
 #include "lds.h"
 #include "matrix.h"

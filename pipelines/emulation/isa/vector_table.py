@@ -233,8 +233,8 @@ V_SUBBREV_CO_U32 u32(u32,u32,bit) b - a - c ; (uint64_t)a + c > b
 V_DIV_FIXUP_F32 f32(f32,f32,f32) div_fixup_f32(a, b, c)
 V_DIV_FIXUP_F64 f64(f64,f64,f64) div_fixup_f64(a, b, c)
 V_DIV_FIXUP_F16 keep16:f16(f16,f16,f16) div_fixup_f16(a, b, c)
-V_DIV_FMAS_F32 f32(f32,f32,f32,vcc) __builtin_fmaf(a, b, c) * (e ? 0x1p32f : 1.0f)
-V_DIV_FMAS_F64 f64(f64,f64,f64,vcc) __builtin_fma(a, b, c) * (e ? 0x1p64 : 1.0)
+V_DIV_FMAS_F32 f32(f32,f32,f32,vcc) div_fmas_f32(a, b, c, e)
+V_DIV_FMAS_F64 f64(f64,f64,f64,vcc) div_fmas_f64(a, b, c, e)
 V_DIV_SCALE_F32 f32(f32,f32,f32) div_scale_f32(a, b, c).value ; div_scale_f32(a, b, c).scaled
 V_DIV_SCALE_F64 f64(f64,f64,f64) div_scale_f64(a, b, c).value ; div_scale_f64(a, b, c).scaled
 V_DOT2C_F32_F16 f32(u32,u32,D) dot2_f16(a, b, d)

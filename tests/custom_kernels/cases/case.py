@@ -37,6 +37,11 @@ class Case:
     compare: tuple[Comparison, ...]
 
 
+def _flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    # Flattened first: a [G, 1] tensor may count as contiguous and still not be viewable as bytes.
+    return tensor.flatten().contiguous().view(torch.uint8)
+
+
 def as_bytes(tensor: torch.Tensor) -> np.ndarray:
     """The tensor's bytes as uint8 [..., itemsize * last]."""
     return tensor.detach().contiguous().view(torch.uint8).numpy()
@@ -58,9 +63,8 @@ def mismatch(given: torch.Tensor, expected: torch.Tensor, rule: Comparison) -> s
         return f"got {given.dtype}{list(given.shape)}, expected {expected.dtype}{list(expected.shape)}"
     region = torch.ones_like(expected, dtype=torch.bool) if rule.region is None else rule.region
     if rule.exact:
-        bad = (given.contiguous().view(torch.uint8) != expected.contiguous().view(torch.uint8)).reshape(
-            *expected.shape, -1
-        ).any(-1) & region
+        differs = _flat_bytes(given) != _flat_bytes(expected)
+        bad = differs.reshape(*expected.shape, -1).any(-1) & region
         return _describe(bad, given, expected, "bytes differ")
     if rule.steps:
         apart = _fp8_steps(given, expected)

@@ -247,8 +247,10 @@ FAULTY = """
 #define KERNEL extern "C" __attribute__((global)) void
 #define X __builtin_amdgcn_workitem_id_x()
 #define KEEP_ORDER asm volatile("" ::: "memory")
-#define BARRIER KEEP_ORDER, __builtin_amdgcn_s_barrier(), KEEP_ORDER
-__attribute__((shared)) int tile[256];
+#define BARRIER \\
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"), __builtin_amdgcn_s_barrier(), \\
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup")
+__attribute__((shared)) static int tile[256];
 
 KERNEL reads_unwritten(const int *in, int *out) {
   if (X < 200) tile[X] = in[X];
@@ -277,7 +279,7 @@ def _without_wait(assembly: str) -> str:
     ("name", "edit", "messages"),
     [
         ("reads_unwritten", None, ["`ds_read_b32", "never written"]),
-        ("overwrites_early", None, ["`ds_write_b32", "barrier"]),
+        ("overwrites_early", None, ["`ds_read_b32", "no completed write and barrier between"]),
         ("increments", _without_wait, ["`v_add_u32", "before the s_waitcnt"]),
     ],
 )

@@ -87,7 +87,7 @@ class Evaluator:
     """Runs one instruction's text.  `registers` maps S0, S1, S2, D0, VCC, SCC to integers and receives the results."""
 
     def __init__(self, text: str, registers: dict[str, int], lane: int = 0):
-        text = re.sub(r"//[^\n]*", "", text).replace("\n", " ; ")
+        text = re.sub(r"//[^\n]*|declare [^;\n]*", "", text).replace("\n", " ; ")
         self.tokens, position = [], 0
         while position < len(text.rstrip()):
             match = TOKEN.match(text, position)
@@ -128,9 +128,6 @@ class Evaluator:
             self.take()
             if live:
                 raise Break
-        elif token == "declare":
-            while self.peek() not in (";", None):
-                self.take()
         else:
             self.assignment(live)
 

@@ -21,7 +21,9 @@ SPECIAL_64 = [0.0, -0.0, 1.0, -1.5, 2.5, 0.5, -0.5, math.inf, -math.inf, math.na
 # The pseudo-code gives these exactly only up to the hardware's own approximation, or not at all.
 APPROXIMATE = {"V_EXP_F32", "V_LOG_F32", "V_SIN_F32", "V_COS_F32", "V_RCP_F32", "V_RCP_IFLAG_F32", "V_RSQ_F32", "V_SQRT_F32",
                "V_EXP_F16", "V_LOG_F16", "V_SIN_F16", "V_COS_F16", "V_RSQ_F16", "V_RSQ_F64",
-               "V_LDEXP_F16", "V_LDEXP_F32", "V_LDEXP_F64"}
+               "V_LDEXP_F16", "V_LDEXP_F32", "V_LDEXP_F64",
+               # The text of the division steps contradicts itself; test_transcendentals.py runs whole divisions.
+               "V_DIV_FMAS_F32", "V_DIV_FMAS_F64", "V_DIV_SCALE_F32", "V_DIV_SCALE_F64", "V_DIV_FIXUP_F32", "V_DIV_FIXUP_F64"}
 
 
 def _members():
@@ -171,5 +173,5 @@ def test_operations_follow_the_pseudo_code(kernels, group):
                 seen += 1
     assert not wrong, "\n".join(dict(zip((w.split()[0] for w in wrong), wrong)).values())
     assert seen > 500
-    surprising = [n for n in skipped if n not in NOT_EVALUATED and not n.startswith(("V_DIV_", "V_FREXP"))]
+    surprising = [n for n in skipped if n not in NOT_EVALUATED and not n.startswith("V_FREXP")]
     assert len(surprising) <= 12, surprising
