@@ -121,7 +121,7 @@ def parse(data: bytes, expected_arch: str) -> CodeObject:
                 f"export the module for {expected_arch}, or open the emulated device as {arch}"
             )
         return _loaded(arch, data, segments, metadata)
-    except (struct.error, KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CodeObjectError(f"code object is damaged: {error!r}") from error
 
 

@@ -74,6 +74,7 @@ HIP_API const char *hipGetErrorName(hipError_t error) {
     case hipErrorNotInitialized: return "hipErrorNotInitialized";
     case hipErrorInvalidConfiguration: return "hipErrorInvalidConfiguration";
     case hipErrorInvalidDevicePointer: return "hipErrorInvalidDevicePointer";
+    case hipErrorNoDevice: return "hipErrorNoDevice";
     case hipErrorInvalidDevice: return "hipErrorInvalidDevice";
     case hipErrorInvalidImage: return "hipErrorInvalidImage";
     case hipErrorInvalidContext: return "hipErrorInvalidContext";
@@ -104,9 +105,13 @@ HIP_API hipError_t hipInit(unsigned flags) {
   return flags ? hipErrorInvalidValue : hipSuccess;
 }
 
+// Whoever asks the driver for "hip" wants a real GPU: only a thread that says so finds the emulated devices.
+static _Thread_local bool devices_visible;
+HIP_API void emulator_show_devices(bool visible) { devices_visible = visible; }
+
 HIP_API hipError_t hipGetDeviceCount(int *count) {
-  *count = kDeviceCount;
-  return hipSuccess;
+  *count = devices_visible ? kDeviceCount : 0;
+  return devices_visible ? hipSuccess : hipErrorNoDevice;
 }
 
 static const struct Device *device_at(int ordinal) {

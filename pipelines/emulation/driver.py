@@ -1,5 +1,6 @@
 """Points the IREE runtime's hip driver at the emulated device's library and opens its devices."""
 
+import contextlib
 import ctypes
 import functools
 
@@ -13,30 +14,45 @@ _loaders: list[ModuleLoader] = []
 """The process's one loader, once the library is loaded."""
 
 
+@contextlib.contextmanager
+def _emulated_devices():
+    """Device name -> identifier, for the devices of this process's hip driver, which it creates on first use.
+
+    Outside the block the emulated devices are invisible: whoever asks the driver for a GPU gets none of them.
+    """
+    library = _library()
+    library.emulator_show_devices(True)
+    try:
+        devices = iree.runtime.get_driver("hip").query_available_devices()
+        yield {device["name"]: device["device_id"] for device in devices}
+    finally:
+        library.emulator_show_devices(False)
+
+
 @functools.cache
-def _devices() -> dict[str, int]:
-    """Device name -> identifier, for the devices of this process's hip driver; creates it on first use."""
-    _loaders.append(ModuleLoader(device_library.load_library()))
+def _library() -> ctypes.CDLL:
+    """Loads the library, answers its requests for modules and names it to the hip driver."""
+    library = device_library.load_library()
+    _loaders.append(ModuleLoader(library))
     iree.runtime.flags.parse_flags(
         f"--hip_dylib_path=file:{device_library.build_library()}",
         # The driver's own reuse of freed buffers would hide late accesses from strict devices.
         "--hip_async_caching=false",
     )
-    driver = iree.runtime.get_driver("hip")
-    return {device["name"]: device["device_id"] for device in driver.query_available_devices()}
+    return library
 
 
 def create_device(arch: str, strict: bool) -> iree.runtime.HalDevice:
     """Opens the device whose name tells arch and strictness (``devices`` in device.c)."""
     mark = f"(emulated {arch}, strict)" if strict else f"(emulated {arch})"
-    identifiers = [identifier for name, identifier in _devices().items() if name.endswith(mark)]
-    if not identifiers:
-        raise PredecodeError(
-            "the hip driver of this process drives "
-            f"{', '.join(_devices()) or 'no device'}, which is not the emulated one: "
-            "open the emulated device in a process that has not used the hip driver before"
-        )
-    return iree.runtime.get_driver("hip").create_device(identifiers[0])
+    with _emulated_devices() as devices:
+        identifiers = [identifier for name, identifier in devices.items() if name.endswith(mark)]
+        if identifiers:
+            return iree.runtime.get_driver("hip").create_device(identifiers[0])
+    raise PredecodeError(
+        f"the hip driver of this process drives {', '.join(devices) or 'no device'}, which is not the "
+        "emulated one: open the emulated device in a process that has not used the hip driver before"
+    )
 
 
 def take_fault() -> PredecodeError | None:

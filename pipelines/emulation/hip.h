@@ -13,6 +13,7 @@ typedef enum hipError_t {
   hipErrorNotInitialized = 3,
   hipErrorInvalidConfiguration = 9,
   hipErrorInvalidDevicePointer = 17,
+  hipErrorNoDevice = 100,
   hipErrorInvalidDevice = 101,
   hipErrorInvalidImage = 200,
   hipErrorInvalidContext = 201,

@@ -162,7 +162,7 @@ hipError_t launch_kernel(struct Kernel *kernel, dim3 grid, dim3 block, uint32_t 
     struct LaunchTotals totals = {0};
     launch_run(&launch, &totals);
     record(&launch, &totals, seconds_since(&start));
-    error = atomic_load(&launch.faulted) ? hipErrorLaunchFailure : hipSuccess;
+    if (atomic_load(&launch.faulted)) error = fault_set(hipErrorLaunchFailure, "%s", launch.fault);
   } else {
     error = hipErrorOutOfMemory;
   }

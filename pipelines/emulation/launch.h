@@ -8,7 +8,7 @@
 #include "memory.h"
 #include "wave.h"
 
-enum { kMaxWaves = 16, kMaxLdsPadding = 64 };
+enum { kMaxWaves = 16, kMaxLdsPadding = 64, kFaultTextCapacity = 2048 };
 
 struct Launch {
   struct Kernel *kernel;
@@ -22,7 +22,9 @@ struct Launch {
   struct MemoryView *view;
   atomic_ullong next_workgroup;
   atomic_ullong progress;  // Grows whenever a wave ends or passes a barrier.
-  atomic_bool faulted;
+  atomic_bool faulted;     // Stops every thread of the launch.
+  atomic_bool explained;   // Taken by the first fault, which alone writes the text.
+  char fault[kFaultTextCapacity];
 };
 
 // Everything that one host thread adds up while it runs workgroups.
@@ -67,6 +69,9 @@ int check_global_access(struct Workgroup *group, uint64_t address, uint32_t byte
 void report_wave_fault(struct Workgroup *group, struct Wave *wave, const char *message, int lane,
                        uint64_t instruction_address);
 void report_stall(struct Launch *launch);
+
+// Ends the launch as failed; of several reasons the first is kept, as one line.
+void launch_fail(struct Launch *launch, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t count_touched_lines(const struct MemoryView *view);
 
 #endif

@@ -1,9 +1,20 @@
 // Strict mode's check of global accesses, and the messages of all faults.
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "launch.h"
+
+void launch_fail(struct Launch *launch, const char *format, ...) {
+  if (!atomic_exchange(&launch->explained, true)) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(launch->fault, sizeof launch->fault, format, arguments);
+    va_end(arguments);
+  }
+  atomic_store(&launch->faulted, true);
+}
 
 static struct BufferRange *find_range(const struct MemoryView *view, uint64_t address) {
   size_t low = 0, high = view->count;
@@ -79,23 +90,23 @@ int check_global_access(struct Workgroup *group, uint64_t address, uint32_t byte
   char place[512], nearest[256];
   describe_place(context, NULL, lane, instruction_address, place, sizeof place);
   memory_describe(address, nearest, sizeof nearest);
-  fault_set(hipErrorIllegalAddress,
-            "%s: %s of %u bytes at 0x%" PRIx64 " is not inside a live buffer: the address is %s", place,
-            is_store ? "store" : "load", bytes, address, nearest);
+  launch_fail(context->launch,
+              "%s: %s of %u bytes at 0x%" PRIx64 " is not inside a live buffer: the address is %s", place,
+              is_store ? "store" : "load", bytes, address, nearest);
   return 1;
 }
 
 void report_wave_fault(struct Workgroup *group, struct Wave *wave, const char *message, int lane,
                        uint64_t instruction_address) {
+  struct GroupContext *context = group->user;
   char place[512];
-  describe_place(group->user, wave, lane, instruction_address, place, sizeof place);
-  fault_set(hipErrorLaunchFailure, "%s: %s", place, message);
+  describe_place(context, wave, lane, instruction_address, place, sizeof place);
+  launch_fail(context->launch, "%s: %s", place, message);
 }
 
 void report_stall(struct Launch *launch) {
-  if (atomic_exchange(&launch->faulted, true)) return;
-  fault_set(
-      hipErrorLaunchFailure,
+  launch_fail(
+      launch,
       "kernel %s, grid (%u, %u, %u): every running wave has been waiting for another one for 20 seconds",
       launch->kernel->name, launch->grid.x, launch->grid.y, launch->grid.z);
 }

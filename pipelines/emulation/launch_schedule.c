@@ -39,7 +39,7 @@ static enum GroupState advance(struct GroupContext *context) {
         if (atomic_load_explicit(&launch->faulted, memory_order_relaxed)) return kGroupFaulted;
         context->status[i] = (uint8_t)launch->kernel->run(&context->waves[i]);
         if (context->status[i] == WAVE_FAULTED) {
-          atomic_store(&launch->faulted, true);
+          launch_fail(launch, "kernel %s: a wave failed without a reason", launch->kernel->name);
           return kGroupFaulted;
         }
         if (context->status[i] == WAVE_YIELDED) yielded = true;
@@ -65,9 +65,9 @@ static bool start_group(struct Runner *runner) {
   struct GroupContext *context =
       runner->spare_count ? runner->spares[--runner->spare_count] : group_context_create(launch);
   if (!context) {
-    if (!runner->resident_count && !atomic_exchange(&launch->faulted, true))
-      fault_set(hipErrorLaunchFailure, "kernel %s: no host memory for the registers of one workgroup",
-                launch->kernel->name);
+    if (!runner->resident_count)
+      launch_fail(launch, "kernel %s: no host memory for the registers of one workgroup",
+                  launch->kernel->name);
     return false;
   }
   uint64_t workgroup = atomic_fetch_add(&launch->next_workgroup, 1);
@@ -173,8 +173,7 @@ void launch_run(struct Launch *launch, struct LaunchTotals *totals) {
   bool started[kMaxThreads] = {false};
   struct Runner *runners = calloc(count, sizeof *runners);
   if (!runners) {
-    atomic_store(&launch->faulted, true);
-    fault_set(hipErrorLaunchFailure, "kernel %s: no host memory to launch it", launch->kernel->name);
+    launch_fail(launch, "kernel %s: no host memory to launch it", launch->kernel->name);
     return;
   }
   for (uint32_t i = 0; i < count; ++i) runners[i].launch = launch;

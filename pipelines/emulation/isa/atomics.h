@@ -11,38 +11,40 @@ INLINE uint32_t packed_add_f16(uint32_t t, uint32_t a)
 }
 INLINE uint32_t packed_add_bf16(uint32_t t, uint32_t a)
 {
-    return bits_bf16(as_bf16(t & 0xffff) + as_bf16(a & 0xffff)) | bits_bf16(as_bf16(t >> 16) + as_bf16(a >> 16)) << 16;
+    return bits_bf16(as_bf16(t & 0xffff) + as_bf16(a & 0xffff)) | bits_bf16(as_bf16(t >> 16)
+        + as_bf16(a >> 16)) << 16;
 }
 
-#define ATOMIC(name, word, expression)                                                                                \
-    INLINE word name##_value(word t, word a, word b)                                                                  \
-    {                                                                                                                 \
-        (void)t, (void)a, (void)b;                                                                                    \
-        return (word)(expression);                                                                                    \
-    }                                                                                                                 \
-    INLINE word name##_shared(word *place, word a, word b)                                                            \
-    {                                                                                                                 \
-        word t = __atomic_load_n(place, __ATOMIC_RELAXED);                                                            \
-        while (!__atomic_compare_exchange_n(place, &t, name##_value(t, a, b), 1, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) \
-            ;                                                                                                         \
-        return t;                                                                                                     \
+#define ATOMIC(name, word, expression)                                                                       \
+    INLINE word name##_value(word t, word a, word b)                                                         \
+    {                                                                                                        \
+        (void)t, (void)a, (void)b;                                                                           \
+        return (word)(expression);                                                                           \
+    }                                                                                                        \
+    INLINE word name##_shared(word *place, word a, word b)                                                   \
+    {                                                                                                        \
+        word t = __atomic_load_n(place, __ATOMIC_RELAXED);                                                   \
+        while (!__atomic_compare_exchange_n(place, &t, name##_value(t, a, b), 1, __ATOMIC_SEQ_CST,           \
+            __ATOMIC_RELAXED))                                                                               \
+            ;                                                                                                \
+        return t;                                                                                            \
     }
 
-#define ATOMICS_OF(bits, word, signed_word)                                                                           \
-    ATOMIC(swap_##bits, word, a)                                                                                      \
-    ATOMIC(cmpswap_##bits, word, t == b ? a : t)                                                                      \
-    ATOMIC(add_##bits, word, t + a)                                                                                   \
-    ATOMIC(sub_##bits, word, t - a)                                                                                   \
-    ATOMIC(rsub_##bits, word, a - t)                                                                                  \
-    ATOMIC(smin_##bits, word, (signed_word)a < (signed_word)t ? a : t)                                                \
-    ATOMIC(umin_##bits, word, a < t ? a : t)                                                                          \
-    ATOMIC(smax_##bits, word, (signed_word)a >= (signed_word)t ? a : t)                                               \
-    ATOMIC(umax_##bits, word, a >= t ? a : t)                                                                         \
-    ATOMIC(and_##bits, word, t & a)                                                                                   \
-    ATOMIC(or_##bits, word, t | a)                                                                                    \
-    ATOMIC(xor_##bits, word, t ^ a)                                                                                   \
-    ATOMIC(mskor_##bits, word, (t & ~a) | b)                                                                          \
-    ATOMIC(inc_##bits, word, t >= a ? 0 : t + 1)                                                                      \
+#define ATOMICS_OF(bits, word, signed_word)                                                                  \
+    ATOMIC(swap_##bits, word, a)                                                                             \
+    ATOMIC(cmpswap_##bits, word, t == b ? a : t)                                                             \
+    ATOMIC(add_##bits, word, t + a)                                                                          \
+    ATOMIC(sub_##bits, word, t - a)                                                                          \
+    ATOMIC(rsub_##bits, word, a - t)                                                                         \
+    ATOMIC(smin_##bits, word, (signed_word)a < (signed_word)t ? a : t)                                       \
+    ATOMIC(umin_##bits, word, a < t ? a : t)                                                                 \
+    ATOMIC(smax_##bits, word, (signed_word)a >= (signed_word)t ? a : t)                                      \
+    ATOMIC(umax_##bits, word, a >= t ? a : t)                                                                \
+    ATOMIC(and_##bits, word, t & a)                                                                          \
+    ATOMIC(or_##bits, word, t | a)                                                                           \
+    ATOMIC(xor_##bits, word, t ^ a)                                                                          \
+    ATOMIC(mskor_##bits, word, (t & ~a) | b)                                                                 \
+    ATOMIC(inc_##bits, word, t >= a ? 0 : t + 1)                                                             \
     ATOMIC(dec_##bits, word, t == 0 || t > a ? a : t - 1)
 
 ATOMICS_OF(32, uint32_t, int32_t)
@@ -70,46 +72,47 @@ INLINE void return_word(uint32_t *d, int l, int bytes, uint64_t value)
 }
 
 /* The loops over lanes, as macros because the operation is a name.  `d` is NULL where nothing is returned. */
-#define GLOBAL_ATOMIC(w, d, addresses, data, second, name, word, flat, at)                                            \
-    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                                        \
-        int l = __builtin_ctzll(left);                                                                                \
-        uint8_t *to = place(w, (addresses)[l], sizeof(word), 1, l, flat, at);                                         \
-        if (!to)                                                                                                      \
-            break;                                                                                                    \
-        if ((uintptr_t)to % sizeof(word)) {                                                                           \
-            fault(w, "atomic at an address that is not aligned to its size", l, at);                                  \
-            break;                                                                                                    \
-        }                                                                                                             \
-        word a = (word)lane_word(data, l, sizeof(word)), b = (word)lane_word(second, l, sizeof(word));                \
-        return_word(d, l, sizeof(word), name##_shared((word *)(void *)to, a, b));                                     \
-        w->counters.bytes_loaded += sizeof(word), w->counters.bytes_stored += sizeof(word);                           \
+#define GLOBAL_ATOMIC(w, d, addresses, data, second, name, word, flat, at)                                   \
+    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                               \
+        int l = __builtin_ctzll(left);                                                                       \
+        uint8_t *to = place(w, (addresses)[l], sizeof(word), 1, l, flat, at);                                \
+        if (!to)                                                                                             \
+            break;                                                                                           \
+        if ((uintptr_t)to % sizeof(word)) {                                                                  \
+            fault(w, "atomic at an address that is not aligned to its size", l, at);                         \
+            break;                                                                                           \
+        }                                                                                                    \
+        word a = (word)lane_word(data, l, sizeof(word)), b = (word)lane_word(second, l, sizeof(word));       \
+        return_word(d, l, sizeof(word), name##_shared((word *)(void *)to, a, b));                            \
+        w->counters.bytes_loaded += sizeof(word), w->counters.bytes_stored += sizeof(word);                  \
     }
-#define BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, name, word, at)                                    \
-    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                                        \
-        int l = __builtin_ctzll(left);                                                                                \
-        if (!buffer_inside(buffer, (offsets)[l], scalar)) {                                                           \
-            return_word(d, l, sizeof(word), 0);                                                                       \
-            continue;                                                                                                 \
-        }                                                                                                             \
-        uint8_t *to = place(w, buffer.base + (offsets)[l] + scalar, sizeof(word), 1, l, 0, at);                       \
-        if (!to)                                                                                                      \
-            break;                                                                                                    \
-        word a = (word)lane_word(data, l, sizeof(word)), b = (word)lane_word(second, l, sizeof(word));                \
-        return_word(d, l, sizeof(word), name##_shared((word *)(void *)to, a, b));                                     \
-        w->counters.bytes_loaded += sizeof(word), w->counters.bytes_stored += sizeof(word);                           \
+#define BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, name, word, at)                           \
+    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                               \
+        int l = __builtin_ctzll(left);                                                                       \
+        if (!buffer_inside(buffer, (offsets)[l], scalar)) {                                                  \
+            return_word(d, l, sizeof(word), 0);                                                              \
+            continue;                                                                                        \
+        }                                                                                                    \
+        uint8_t *to = place(w, buffer.base + (offsets)[l] + scalar, sizeof(word), 1, l, 0, at);              \
+        if (!to)                                                                                             \
+            break;                                                                                           \
+        word a = (word)lane_word(data, l, sizeof(word)), b = (word)lane_word(second, l, sizeof(word));       \
+        return_word(d, l, sizeof(word), name##_shared((word *)(void *)to, a, b));                            \
+        w->counters.bytes_loaded += sizeof(word), w->counters.bytes_stored += sizeof(word);                  \
     }
-#define LDS_ATOMIC(w, d, lanes, offset, data, second, name, word, at)                                                 \
-    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                                        \
-        int l = __builtin_ctzll(left);                                                                                \
-        uint64_t address = (uint64_t)(lanes)[l] + (offset);                                                           \
-        uint8_t *to = lds_at(w, address, sizeof(word), l, at);                                                        \
-        if (!to || !lds_write_allowed(w, address, sizeof(word), l, data, LDS_ATOMICALLY, at))                         \
-            break;                                                                                                    \
-        word t, value;                                                                                                \
-        memcpy(&t, to, sizeof(word));                                                                                 \
-        value = name##_value(t, (word)lane_word(data, l, sizeof(word)), (word)lane_word(second, l, sizeof(word)));    \
-        memcpy(to, &value, sizeof(word));                                                                             \
-        return_word(d, l, sizeof(word), t);                                                                           \
+#define LDS_ATOMIC(w, d, lanes, offset, data, second, name, word, at)                                        \
+    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                               \
+        int l = __builtin_ctzll(left);                                                                       \
+        uint64_t address = (uint64_t)(lanes)[l] + (offset);                                                  \
+        uint8_t *to = lds_at(w, address, sizeof(word), l, at);                                               \
+        if (!to || !lds_write_allowed(w, address, sizeof(word), l, data, LDS_ATOMICALLY, at))                \
+            break;                                                                                           \
+        word t, value;                                                                                       \
+        memcpy(&t, to, sizeof(word));                                                                        \
+        value = name##_value(t, (word)lane_word(data, l, sizeof(word)), (word)lane_word(second, l,           \
+            sizeof(word)));                                                                                  \
+        memcpy(to, &value, sizeof(word));                                                                    \
+        return_word(d, l, sizeof(word), t);                                                                  \
     }
 
 #endif

@@ -1,10 +1,9 @@
-/* Strict mode: undefined registers and LDS, missing waits, LDS hazards between waves.
+/* Strict mode, registers: undefined values and missing waits.
  *
  * Before each instruction, strict_step looks at its operands (a constant table made by the translator):
  *   - a register that waits for a load must not be touched before the s_waitcnt that completes the load;
- *   - undefined values may be moved and computed with, as compilers do, but must not become an address, a branch or EXEC,
- *     or data stored to global memory.
- * LDS is followed byte by byte: who wrote it with which operation, who read it, and which barriers lie between. */
+ *   - undefined values may be moved and computed with, as compilers do, but must not become an address, a
+ *     branch or EXEC, or data stored to global memory. */
 #ifndef PREDECODE_EMULATION_CHECKS_H
 #define PREDECODE_EMULATION_CHECKS_H
 
@@ -13,7 +12,6 @@
 #include "crosslane.h"
 #include "lanes.h"
 
-enum { LDS_WRITTEN = 1, LDS_LOADED = 2, LDS_ATOMICALLY = 3 };
 enum { FIRST_VECTOR = 256, SCC_NUMBER = 128 };
 
 enum StepKind {
@@ -22,7 +20,8 @@ enum StepKind {
     STEP_SELECT,    /* reads: false value, true value, mask */
     STEP_READLANE,  /* immediate: encoding of the lane operand, or 0xffff for the first active lane */
     STEP_WRITELANE, /* the same */
-    STEP_DPP,       /* the first read passes through DPP; immediate: control, bound_ctrl << 9, rows << 12, banks << 16 */
+    /* the first read passes through DPP; immediate: control, bound_ctrl << 9, rows << 12, banks << 16 */
+    STEP_DPP,
     STEP_PERMUTE,   /* reads: addresses, data; immediate: offset */
     STEP_BACKWARD_PERMUTE,
     STEP_SWIZZLE,   /* reads: data */
@@ -77,8 +76,9 @@ INLINE int pending(const struct WaveChecks *c, int number, const char **wait)
 {
     if (number >= FIRST_VECTOR) {
         int r = number - FIRST_VECTOR;
-        *wait = c->vgpr_vector_sequence[r] > c->vector_done ? "is used before the s_waitcnt vmcnt that completes its load"
-                                                            : "is used before the s_waitcnt lgkmcnt that completes its load";
+        *wait = c->vgpr_vector_sequence[r] > c->vector_done
+            ? "is used before the s_waitcnt vmcnt that completes its load"
+            : "is used before the s_waitcnt lgkmcnt that completes its load";
         return c->vgpr_vector_sequence[r] > c->vector_done || c->vgpr_lds_sequence[r] > c->lds_done;
     }
     *wait = "is used before the s_waitcnt lgkmcnt(0) that completes its scalar load";
@@ -122,7 +122,8 @@ HELPER void matrix_defined(struct Wave *w, const struct Step *step)
         uint64_t defined = 0;
         uint64_t c = has_c ? defined_lanes(w, step->operands[2].number + r) : ~UINT64_C(0);
         for (int l = 0; l < WAVE_LANES; l++) {
-            int row = size == 1 ? 0 : size == 32 ? 8 * (r % 16 / 4) + 4 * (l / 32) + r % 4 : size == 16 ? 4 * (l / 16) + r % 4 : r % 4;
+            int row = size == 1 ? 0 : size == 32 ? 8 * (r % 16 / 4) + 4 * (l / 32) + r % 4 : size == 16
+                ? 4 * (l / 16) + r % 4 : r % 4;
             defined |= (uint64_t)!((rows >> row & 1) | (columns >> l % size & 1)) << l;
         }
         w->checks.vgpr_defined[to.number + r - FIRST_VECTOR] = defined & c;
@@ -147,11 +148,13 @@ HELPER uint64_t result_lanes(struct Wave *w, const struct Step *step)
         moved = ~UINT64_C(0);
         for (int l = 0; l < WAVE_LANES; l++)
             if (exec >> l & 1 && !(last >> l & 1))
-                moved &= ~(UINT64_C(1) << (w->vgpr[step->operands[0].number - FIRST_VECTOR][l] + offset) / 4 % WAVE_LANES);
+                moved &= ~(UINT64_C(1) << (w->vgpr[step->operands[0].number - FIRST_VECTOR][l]
+                    + offset) / 4 % WAVE_LANES);
         return moved;
     case STEP_BACKWARD_PERMUTE:
         for (int l = 0; l < WAVE_LANES; l++) {
-            int source = (int)((w->vgpr[step->operands[0].number - FIRST_VECTOR][l] + offset) / 4 % WAVE_LANES);
+            int source = (int)((w->vgpr[step->operands[0].number - FIRST_VECTOR][l]
+                + offset) / 4 % WAVE_LANES);
             moved |= (uint64_t)((last >> source & 1) | !(exec >> source & 1)) << l;
         }
         return moved;
@@ -248,7 +251,8 @@ HELPER int strict_step(struct Wave *w, const struct Step *step)
 {
     static const char *const undefined[] = {
         "", "is undefined (never written) and used in an address",
-        "is undefined (never written) and stored to memory", "is undefined (never written) and decides a branch"};
+        "is undefined (never written) and stored to memory",
+            "is undefined (never written) and decides a branch"};
     struct WaveChecks *c = &w->checks;
     if (step->kind == STEP_WAIT) {
         strict_wait(c, step->immediate);
@@ -270,7 +274,8 @@ HELPER int strict_step(struct Wave *w, const struct Step *step)
             uint64_t lanes = number >= FIRST_VECTOR ? exec_of(w) : ~UINT64_C(0);
             uint64_t missing = lanes & ~defined_lanes(w, number);
             if (missing)
-                return fault_of_register(w, step, number, number >= FIRST_VECTOR ? __builtin_ctzll(missing) : -1,
+                return fault_of_register(w, step, number, number >= FIRST_VECTOR
+                    ? __builtin_ctzll(missing) : -1,
                                          undefined[operand.need]);
         }
     }
@@ -304,106 +309,6 @@ HELPER void strict_end(struct Wave *w)
         w->checks.lds_done_at_barrier[i] = w->checks.vector_done_at_barrier[i] = UINT32_MAX;
     w->checks.vector_done = w->checks.vector_issued;
 }
-
-/* Has what `writer` wrote as operation `sequence` reached LDS, as far as `w` can know? */
-INLINE int lds_visible(const struct Wave *w, const struct LdsByte *byte)
-{
-    const struct Wave *writer = w->workgroup->waves[byte->writer];
-    int loaded = byte->written == LDS_LOADED;
-    if (writer == w)
-        return !loaded || byte->write_sequence <= w->checks.vector_done;
-    if (w->checks.barriers == 0)
-        return 0;
-    uint32_t last = (w->checks.barriers - 1) & 3;
-    return byte->write_sequence <= (loaded ? writer->checks.vector_done_at_barrier : writer->checks.lds_done_at_barrier)[last];
-}
-INLINE int lds_fault(struct Wave *w, const char *what, uint64_t address, int lane, uint64_t at)
-{
-    char message[160];
-    snprintf(message, sizeof message, what, (unsigned)address);
-    fault(w, message, lane, at);
-    return 0;
-}
-INLINE int lds_read_allowed(struct Wave *w, uint64_t address, int bytes, int lane, uint32_t *d, uint64_t at)
-{
-    struct LdsByte *byte = w->workgroup->lds_bytes;
-    if (!byte)
-        return 1;
-    byte += address;
-    int undefined = 0;
-    for (int i = 0; i < bytes; i++, byte++) {
-        if (!byte->written)
-            return lds_fault(w, "reads LDS byte 0x%x, which was never written", address + (uint64_t)i, lane, at);
-        if (!lds_visible(w, byte))
-            return lds_fault(w, w->workgroup->waves[byte->writer] == w
-                ? "reads LDS byte 0x%x before the s_waitcnt vmcnt that completes the load into it"
-                : "reads LDS byte 0x%x, which another wave wrote with no completed write and barrier between", address + (uint64_t)i, lane, at);
-        if (byte->read_barriers != w->checks.barriers)
-            byte->readers = 0, byte->read_barriers = w->checks.barriers;
-        byte->readers |= 1u << w->index_in_workgroup;
-        undefined |= byte->undefined;
-    }
-    if (undefined && d)
-        for (int r = 0; r < (bytes + 3) / 4; r++)
-            w->checks.vgpr_defined[(d - w->vgpr[0]) / WAVE_LANES + r] &= ~(UINT64_C(1) << lane);
-    return 1;
-}
-INLINE int lds_write_allowed(struct Wave *w, uint64_t address, int bytes, int lane, const uint32_t *s, int how, uint64_t at)
-{
-    struct LdsByte *byte = w->workgroup->lds_bytes;
-    if (!byte)
-        return 1;
-    byte += address;
-    for (int i = 0; i < bytes; i++, byte++) {
-        uint64_t place = address + (uint64_t)i;
-        int both_atomic = how == LDS_ATOMICALLY && byte->written == LDS_ATOMICALLY;
-        if (how == LDS_ATOMICALLY && !byte->written)
-            return lds_fault(w, "atomically changes LDS byte 0x%x, which was never written", place, lane, at);
-        if (byte->written && !both_atomic && !lds_visible(w, byte) && byte->writer != w->index_in_workgroup)
-            return lds_fault(w, "writes LDS byte 0x%x, which another wave wrote with no barrier between", place, lane, at);
-        if (byte->readers & ~(1u << w->index_in_workgroup) && byte->read_barriers >= w->checks.barriers)
-            return lds_fault(w, "writes LDS byte 0x%x, which another wave read with no barrier between", place, lane, at);
-        byte->undefined = s && s >= w->vgpr[0] && s < w->vgpr[0] + 512 * WAVE_LANES
-            && !(w->checks.vgpr_defined[(s - w->vgpr[0]) / WAVE_LANES + i / 4] >> lane & 1);
-        byte->writer = (uint8_t)w->index_in_workgroup;
-        byte->written = (uint8_t)how;
-        byte->write_sequence = how == LDS_LOADED ? w->checks.vector_issued : w->checks.lds_issued;
-    }
-    return 1;
-}
-
-/* Extra cycles because lanes want different dwords of one of the 32 banks; 32 lanes of 4 bytes go together, fewer of
- * wider ones. */
-HELPER void lds_count_conflicts(struct Wave *w, const uint32_t *lanes, int bytes)
-{
-    uint64_t exec = exec_of(w);
-    int words = bytes < 4 ? 1 : bytes / 4, together = words == 1 ? 32 : words == 2 ? 16 : 8;
-    for (int first = 0; first < WAVE_LANES; first += together) {
-        uint32_t seen[32][64];
-        int counts[32] = {0}, most = 1;
-        for (int l = first; l < first + together; l++) {
-            if (!(exec >> l & 1))
-                continue;
-            for (int i = 0; i < words; i++) {
-                uint32_t word = lanes[l] / 4 + (uint32_t)i, bank = word % 32;
-                int known = 0;
-                for (int k = 0; k < counts[bank]; k++)
-                    known |= seen[bank][k] == word;
-                if (!known)
-                    seen[bank][counts[bank]++] = word;
-            }
-        }
-        for (int bank = 0; bank < 32; bank++)
-            most = counts[bank] > most ? counts[bank] : most;
-        w->counters.lds_bank_conflicts += (uint64_t)(most - 1);
-    }
-}
-
-#else
-
-#define lds_read_allowed(w, address, bytes, lane, d, at) 1
-#define lds_write_allowed(w, address, bytes, lane, s, how, at) 1
-#define lds_count_conflicts(w, lanes, bytes) (void)0
 
 #endif
 #endif

@@ -1,4 +1,5 @@
-"""What the emitters of one kernel share: output lines, generated helpers and the operands of the instruction at hand."""
+"""What the emitters of one kernel share: output lines, generated helpers and the operands of the
+instruction at hand."""
 
 from __future__ import annotations
 
@@ -10,7 +11,17 @@ from .program import Instruction
 
 VCC, M0, EXEC, LITERAL, FIRST_VGPR, FIRST_AGPR = 106, 124, 126, 255, 256, 512
 SCC_REGISTER = 128
-_FLOATS = {240: 0.5, 241: -0.5, 242: 1.0, 243: -1.0, 244: 2.0, 245: -2.0, 246: 4.0, 247: -4.0, 248: 0.15915494309189532}
+_FLOATS = {
+    240: 0.5,
+    241: -0.5,
+    242: 1.0,
+    243: -1.0,
+    244: 2.0,
+    245: -2.0,
+    246: 4.0,
+    247: -4.0,
+    248: 0.15915494309189532,
+}
 
 
 @dataclass
@@ -65,7 +76,8 @@ class Context:
         self.reads.append(Access(EXEC, 0))
 
     def split_low_from_low(self) -> None:
-        """The low word of a 64-bit result depends on the low words of the operands, all else on all of them."""
+        """The low word of a 64-bit result depends on the low words of the operands, all else on all of
+        them."""
         wide = max(self.writes, key=lambda access: access.count)
         low_reads = [Access(a.register, min(a.count, 1), a.need) for a in self.reads]
         others = [Access(wide.register + 1, 1), *(a for a in self.writes if a is not wide)]
@@ -80,7 +92,8 @@ class Context:
             operands = ", ".join(f"{{{a.register}, {a.count}, {a.need}}}" for a in (*reads, *writes))
             checks.append(f"strict_step(w, &steps[{len(self.steps)}])")
             self.steps.append(
-                f"    {{{self.instruction.address:#x}ull, {self.step_immediate:#x}u, {self.step}, {self.counters}, "
+                f"    {{{self.instruction.address:#x}ull, {self.step_immediate:#x}u, {self.step}, "
+                f"{self.counters}, "
                 f"{len(reads)}, {len(writes)}, {{{operands}}}}},"
             )
         self.lines.insert(self.first_line, f"    if ({' || '.join(checks)}) return WAVE_FAULTED;")
@@ -149,7 +162,8 @@ class Context:
         return f"{self.constant(code, kind):#x}{suffix}"
 
     def vector_register(self, code: int, count: int, accumulator: bool = False) -> str:
-        """C pointer to a VGPR (code 256..511) or, with `accumulator`, to the AGPR of that number, being read."""
+        """C pointer to a VGPR (code 256..511) or, with `accumulator`, to the AGPR of that number, being
+        read."""
         register = code - FIRST_VGPR + (256 if accumulator else 0)
         self.read(256 + register, count)
         return f"w->vgpr[{register}]"

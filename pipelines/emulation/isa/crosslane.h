@@ -31,9 +31,10 @@ INLINE int dpp_source(int control, int l)
     }
 }
 
-/* Gather `count` registers under DPP.  `mask` receives the lanes to be written: EXEC, less the rows and banks switched
- * off, less (unless bound_ctrl says to read 0) the lanes that have no enabled source. */
-INLINE void dpp_gather(const struct Wave *w, uint32_t *to, uint32_t *mask, const uint32_t *from, int count, int control,
+/* Gather `count` registers under DPP.  `mask` receives the lanes to be written: EXEC, less the rows and
+ * banks switched off, less (unless bound_ctrl says to read 0) the lanes that have no enabled source. */
+INLINE void dpp_gather(const struct Wave *w, uint32_t *to, uint32_t *mask, const uint32_t *from, int count,
+                       int control,
                        int bound_control, int rows, int banks)
 {
     for (int l = 0; l < WAVE_LANES; l++) {
@@ -46,7 +47,8 @@ INLINE void dpp_gather(const struct Wave *w, uint32_t *to, uint32_t *mask, const
     }
 }
 
-/* SDWA: a byte or word of each lane, zero or sign extended.  Selectors: 0..3 bytes, 4..5 words, 6 the whole. */
+/* SDWA: a byte or word of each lane, zero or sign extended.  Selectors: 0..3 bytes, 4..5 words, 6 the
+ * whole. */
 INLINE uint32_t sdwa_pick(uint32_t value, int selector, int extend)
 {
     if (selector == 6)
@@ -77,7 +79,8 @@ INLINE void sdwa_place(const struct Wave *w, uint32_t *d, const uint32_t *value,
 
 INLINE int first_lane(const struct Wave *w) { return exec_of(w) ? __builtin_ctzll(exec_of(w)) : 0; }
 
-HELPER void permute_lanes(const struct Wave *w, uint32_t *d, const uint32_t *address, const uint32_t *data, uint32_t offset)
+HELPER void permute_lanes(const struct Wave *w, uint32_t *d, const uint32_t *address, const uint32_t *data,
+                          uint32_t offset)
 {
     const uint32_t *m = w->lane_mask;
     uint32_t moved[WAVE_LANES] = {0};
@@ -86,7 +89,8 @@ HELPER void permute_lanes(const struct Wave *w, uint32_t *d, const uint32_t *add
             moved[(address[l] + offset) / 4 % WAVE_LANES] = data[l];
     LANES KEEP(d, l, moved[l]);
 }
-HELPER void backward_permute_lanes(const struct Wave *w, uint32_t *d, const uint32_t *address, const uint32_t *data,
+HELPER void backward_permute_lanes(const struct Wave *w, uint32_t *d, const uint32_t *address,
+                                   const uint32_t *data,
                                    uint32_t offset)
 {
     const uint32_t *m = w->lane_mask;
@@ -97,7 +101,8 @@ HELPER void backward_permute_lanes(const struct Wave *w, uint32_t *d, const uint
     }
     LANES KEEP(d, l, moved[l]);
 }
-/* ds_swizzle: bit-mask mode within 32 lanes, or quad permutation when bit 15 is set. -1: outside these two modes. */
+/* ds_swizzle: bit-mask mode within 32 lanes, or quad permutation when bit 15 is set. -1: outside these two
+ * modes. */
 INLINE int swizzle_source(uint32_t offset, int l)
 {
     if (offset & 0x8000)

@@ -1,7 +1,8 @@
 /* v_div_scale, v_div_fmas and v_div_fixup: the steps around a reciprocal refinement.
  *
- * AMD's text for them does not fit together (v_div_fmas undoes 2^32 of a scaling by 2^64, and one case scales a huge
- * denominator up).  Here the scalings undo each other, so that the sequence that compilers emit divides correctly. */
+ * AMD's text for them does not fit together (v_div_fmas undoes 2^32 of a scaling by 2^64, and one case
+ * scales a huge denominator up).  Here the scalings undo each other, so that the sequence that compilers
+ * emit divides correctly. */
 #ifndef PREDECODE_EMULATION_DIVISION_H
 #define PREDECODE_EMULATION_DIVISION_H
 
@@ -80,7 +81,8 @@ INLINE struct ScaledF64 div_scale_f64(double chosen, double denominator, double 
 {
     int is_denominator = chosen == denominator, is_numerator = chosen == numerator;
     double up = ldexp_f64(chosen, 128), down = ldexp_f64(chosen, -128);
-    int reciprocal_small = denormal_f64(1.0 / denominator), quotient_small = denormal_f64(numerator / denominator);
+    int reciprocal_small = denormal_f64(1.0 / denominator),
+        quotient_small = denormal_f64(numerator / denominator);
     struct ScaledF64 result = {chosen, 0};
     if (numerator == 0.0 || denominator == 0.0)
         result.value = __builtin_nan("");
@@ -103,7 +105,8 @@ INLINE struct ScaledF64 div_scale_f64(double chosen, double denominator, double 
 INLINE float div_fmas_f32(float a, float b, float quotient, int scaled)
 {
     double factor = !scaled ? 1.0 : exponent_f32(quotient) > 127 ? 0x1p64 : 0x1p-64;
-    return scaled ? (float)(((double)a * (double)b + (double)quotient) * factor) : __builtin_fmaf(a, b, quotient);
+    return scaled ? (float)(((double)a * (double)b + (double)quotient) * factor) : __builtin_fmaf(a, b,
+        quotient);
 }
 INLINE double div_fmas_f64(double a, double b, double quotient, int scaled)
 {

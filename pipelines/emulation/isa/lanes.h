@@ -55,7 +55,10 @@ INLINE uint32_t float_control(void)
     __asm__ volatile("stmxcsr %0" : "=m"(control) : : "memory");
     return control;
 }
-INLINE void set_float_control(uint32_t control) { __asm__ volatile("ldmxcsr %0" : : "m"(control) : "memory"); }
+INLINE void set_float_control(uint32_t control)
+{
+    __asm__ volatile("ldmxcsr %0" : : "m"(control) : "memory");
+}
 enum { FLUSH_DENORMALS = 0x8040 };
 #elif defined(__aarch64__)
 INLINE uint64_t float_control(void)
@@ -64,17 +67,23 @@ INLINE uint64_t float_control(void)
     __asm__ volatile("mrs %0, fpcr" : "=r"(control) : : "memory");
     return control;
 }
-INLINE void set_float_control(uint64_t control) { __asm__ volatile("msr fpcr, %0" : : "r"(control) : "memory"); }
+INLINE void set_float_control(uint64_t control)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"(control) : "memory");
+}
 enum { FLUSH_DENORMALS = 1 << 24 };
 #endif
 
-/* Put MODE into force.  A fault for what is not emulated: directed rounding, partial flushing, flushed doubles. */
+/* Put MODE into force.  A fault for what is not emulated: directed rounding, partial flushing, flushed
+ * doubles. */
 HELPER void apply_mode(struct Wave *w, uint64_t address)
 {
     uint32_t denormals = w->mode >> 4 & 3;
     if (w->mode & 0xf || (w->mode >> 6 & 3) != 3 || (denormals != 0 && denormals != 3))
-        fault(w, "MODE asks for a rounding or denormal mode that is not emulated (round to nearest; single-precision "
-                 "denormals kept or flushed; others kept)", -1, address);
+        fault(w,
+              "MODE asks for a rounding or denormal mode that is not emulated (it must round to nearest, keep "
+              "or flush single-precision denormals and keep the others)",
+              -1, address);
     else if (denormals)
         set_float_control(float_control() & ~FLUSH_DENORMALS);
     else

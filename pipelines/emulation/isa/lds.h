@@ -3,7 +3,7 @@
 #ifndef PREDECODE_EMULATION_LDS_H
 #define PREDECODE_EMULATION_LDS_H
 
-#include "checks.h"
+#include "lds_checks.h"
 #include "memory.h"
 
 HELPER uint8_t *lds_outside(struct Wave *w, int lane, uint64_t at)
@@ -18,7 +18,8 @@ INLINE uint8_t *lds_at(struct Wave *w, uint64_t address, int bytes, int lane, ui
     return w->workgroup->lds + address;
 }
 
-INLINE void lds_load(struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset, struct Shape shape, uint64_t at)
+INLINE void lds_load(struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset,
+                     struct Shape shape, uint64_t at)
 {
     lds_count_conflicts(w, lanes, shape.bytes);
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
@@ -30,7 +31,8 @@ INLINE void lds_load(struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_
         put_lane(d, l, from, shape);
     }
 }
-INLINE void lds_store(struct Wave *w, const uint32_t *lanes, const uint32_t *s, uint32_t offset, struct Shape shape,
+INLINE void lds_store(struct Wave *w, const uint32_t *lanes, const uint32_t *s, uint32_t offset,
+                      struct Shape shape,
                       uint64_t at)
 {
     lds_count_conflicts(w, lanes, shape.bytes);
@@ -44,8 +46,9 @@ INLINE void lds_store(struct Wave *w, const uint32_t *lanes, const uint32_t *s, 
     }
 }
 
-/* Transposing reads (gfx950): in each group of 16 lanes, every lane reads its 64 (96) bits; the group is then a matrix
- * whose rows are runs of lanes, and lane i receives column i.  `bits` per element; `elements` per lane. */
+/* Transposing reads (gfx950): in each group of 16 lanes, every lane reads its 64 (96) bits; the group is
+ * then a matrix whose rows are runs of lanes, and lane i receives column i.  `bits` per element;
+ * `elements` per lane. */
 INLINE void lds_load_transposed(struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset, int bits,
                                 int elements, uint64_t at)
 {
@@ -79,7 +82,8 @@ INLINE void lds_load_transposed(struct Wave *w, uint32_t *d, const uint32_t *lan
 }
 
 /* Loads to LDS: lane l's dwords go to M0 + offset + l * size.  Bytes and halves are extended to a dword. */
-INLINE void lds_fill(struct Wave *w, uint32_t offset, int l, const uint8_t *data, struct Shape shape, uint64_t at)
+INLINE void lds_fill(struct Wave *w, uint32_t offset, int l, const uint8_t *data, struct Shape shape,
+                     uint64_t at)
 {
     int size = shape.bytes < 4 ? 4 : shape.bytes;
     uint64_t address = (uint64_t)(w->sgpr[SGPR_M0] & 0xffff) + offset + (uint64_t)(l * size);
@@ -97,7 +101,8 @@ INLINE void lds_fill(struct Wave *w, uint32_t offset, int l, const uint8_t *data
         memcpy(to, data, (size_t)size);
     }
 }
-INLINE void global_to_lds(struct Wave *w, const uint64_t *addresses, uint32_t offset, struct Shape shape, uint64_t at)
+INLINE void global_to_lds(struct Wave *w, const uint64_t *addresses, uint32_t offset, struct Shape shape,
+                          uint64_t at)
 {
     for (uint64_t left = exec_of(w); left && !w->faulted; left &= left - 1) {
         int l = __builtin_ctzll(left);
@@ -107,7 +112,8 @@ INLINE void global_to_lds(struct Wave *w, const uint64_t *addresses, uint32_t of
         w->counters.bytes_loaded += (uint64_t)shape.bytes;
     }
 }
-INLINE void buffer_to_lds(struct Wave *w, struct Buffer buffer, const uint64_t *offsets, uint32_t scalar, uint32_t offset,
+INLINE void buffer_to_lds(struct Wave *w, struct Buffer buffer, const uint64_t *offsets, uint32_t scalar,
+                          uint32_t offset,
                           struct Shape shape, uint64_t at)
 {
     for (uint64_t left = exec_of(w); left && !w->faulted; left &= left - 1) {

@@ -1,4 +1,5 @@
-"""DS instructions: LDS reads, writes, atomics, transposing reads, and the lane permutes that share the encoding."""
+"""DS instructions: LDS reads, writes, atomics, transposing reads, and the lane permutes that share the
+encoding."""
 
 from __future__ import annotations
 
@@ -8,21 +9,56 @@ from .context import Context
 from .vector_memory import shape_source
 
 _READS = {
-    "READ_U8": (1, "FILL_U8", 0), "READ_I8": (1, "FILL_I8", 0), "READ_U16": (2, "FILL_U16", 0), "READ_I16": (2, "FILL_I16", 0),
-    "READ_U8_D16": (1, "FILL_U8", 1), "READ_U8_D16_HI": (1, "FILL_U8", 2), "READ_I8_D16": (1, "FILL_I8", 1),
-    "READ_I8_D16_HI": (1, "FILL_I8", 2), "READ_U16_D16": (2, "FILL_U16", 1), "READ_U16_D16_HI": (2, "FILL_U16", 2),
+    "READ_U8": (1, "FILL_U8", 0),
+    "READ_I8": (1, "FILL_I8", 0),
+    "READ_U16": (2, "FILL_U16", 0),
+    "READ_I16": (2, "FILL_I16", 0),
+    "READ_U8_D16": (1, "FILL_U8", 1),
+    "READ_U8_D16_HI": (1, "FILL_U8", 2),
+    "READ_I8_D16": (1, "FILL_I8", 1),
+    "READ_I8_D16_HI": (1, "FILL_I8", 2),
+    "READ_U16_D16": (2, "FILL_U16", 1),
+    "READ_U16_D16_HI": (2, "FILL_U16", 2),
 }
 _WRITES = {
-    "WRITE_B8": (1, "FILL_U8", 0), "WRITE_B16": (2, "FILL_U16", 0), "WRITE_B8_D16_HI": (1, "FILL_U8", 2),
+    "WRITE_B8": (1, "FILL_U8", 0),
+    "WRITE_B16": (2, "FILL_U16", 0),
+    "WRITE_B8_D16_HI": (1, "FILL_U8", 2),
     "WRITE_B16_D16_HI": (2, "FILL_U16", 2),
 }
-_TRANSPOSED = {"READ_B64_TR_B16": (16, 4), "READ_B64_TR_B8": (8, 8), "READ_B64_TR_B4": (4, 16), "READ_B96_TR_B6": (6, 16)}
+_TRANSPOSED = {
+    "READ_B64_TR_B16": (16, 4),
+    "READ_B64_TR_B8": (8, 8),
+    "READ_B64_TR_B4": (4, 16),
+    "READ_B96_TR_B6": (6, 16),
+}
 _INTEGER_ATOMICS = {
-    "ADD_U": "add", "SUB_U": "sub", "RSUB_U": "rsub", "INC_U": "inc", "DEC_U": "dec", "MIN_I": "smin", "MAX_I": "smax",
-    "MIN_U": "umin", "MAX_U": "umax", "AND_B": "and", "OR_B": "or", "XOR_B": "xor", "MSKOR_B": "mskor", "WRXCHG_B": "swap",
+    "ADD_U": "add",
+    "SUB_U": "sub",
+    "RSUB_U": "rsub",
+    "INC_U": "inc",
+    "DEC_U": "dec",
+    "MIN_I": "smin",
+    "MAX_I": "smax",
+    "MIN_U": "umin",
+    "MAX_U": "umax",
+    "AND_B": "and",
+    "OR_B": "or",
+    "XOR_B": "xor",
+    "MSKOR_B": "mskor",
+    "WRXCHG_B": "swap",
     "CMPST_B": "cmpswap",
 }
-_FLOAT_ATOMICS = {"ADD_F32", "MIN_F32", "MAX_F32", "ADD_F64", "MIN_F64", "MAX_F64", "PK_ADD_F16", "PK_ADD_BF16"}
+_FLOAT_ATOMICS = {
+    "ADD_F32",
+    "MIN_F32",
+    "MAX_F32",
+    "ADD_F64",
+    "MIN_F64",
+    "MAX_F64",
+    "PK_ADD_F16",
+    "PK_ADD_BF16",
+}
 
 
 def _atomic(name: str) -> tuple[str, int, bool] | None:
@@ -49,14 +85,16 @@ def _offset(decoded) -> int:
 def _emit_access(context: Context, shape, offset: int, data: str, is_store: bool, lanes: str) -> None:
     function = "lds_store(w, lanes, data, offset" if is_store else "lds_load(w, data, lanes, offset"
     helper = context.helper(
-        context.instruction.name, "struct Wave *w, const uint32_t *lanes, uint32_t *data, uint32_t offset, uint64_t at",
+        context.instruction.name,
+        "struct Wave *w, const uint32_t *lanes, uint32_t *data, uint32_t offset, uint64_t at",
         f"    {function}, {shape_source(shape)}, at);",
     )
     context.emit(f"{helper}(w, {lanes}, {data}, {offset}, {context.instruction.address:#x}ull);")
 
 
 def _emit_pair(context: Context, name: str, accumulator: bool) -> None:
-    """read2/write2 and their st64 forms: two accesses at offset0 and offset1 in units of the size (times 64)."""
+    """read2/write2 and their st64 forms: two accesses at offset0 and offset1 in units of the size (times
+    64)."""
     decoded = context.instruction.decoded
     size = 8 if name.endswith("B64") else 4
     unit = size * (64 if "ST64" in name else 1)
@@ -64,10 +102,13 @@ def _emit_pair(context: Context, name: str, accumulator: bool) -> None:
     lanes = _address(context)
     shape = (size, "FILL_WHOLE", 0)
     if is_store:
-        parts = [context.vector_register(code.offset, size // 4, accumulator) for code in (decoded.data0, decoded.data1)]
+        parts = [
+            context.vector_register(code.offset, size // 4, accumulator)
+            for code in (decoded.data0, decoded.data1)
+        ]
     else:
         # Both reads use the address as it was, also when the destination overlaps it.
-        context.emit("{ uint32_t kept[64]; " f"memcpy(kept, {lanes}, 256);")
+        context.emit(f"{{ uint32_t kept[64]; memcpy(kept, {lanes}, 256);")
         base = context.vector_destination(decoded.vdst.offset, size // 2, accumulator)
         parts, lanes = [base, f"{base} + {size * 16}"], "kept"
     for part, offset in zip(parts, (decoded.offset0, decoded.offset1)):
@@ -90,10 +131,14 @@ def _emit_atomic(context: Context, known, accumulator: bool) -> None:
     destination = context.vector_destination(decoded.vdst.offset, count, accumulator) if returns else "NULL"
     helper = context.helper(
         context.instruction.name,
-        "struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset, const uint32_t *data, const uint32_t *second, uint64_t at",
+        "struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset, const uint32_t *data, "
+        "const uint32_t *second, uint64_t at",
         f"    LDS_ATOMIC(w, d, lanes, offset, data, second, {name}, uint{bits}_t, at)",
     )
-    context.emit(f"{helper}(w, {destination}, {lanes}, {_offset(decoded)}, {data}, {second}, {context.instruction.address:#x}ull);")
+    context.emit(
+        f"{helper}(w, {destination}, {lanes}, {_offset(decoded)}, {data}, {second}, "
+        f"{context.instruction.address:#x}ull);"
+    )
 
 
 def _emit_lane_move(context: Context, name: str, accumulator: bool) -> None:
@@ -135,16 +180,21 @@ def emit_local_memory(context: Context) -> bool:
         shape = (int(wide[2]) // 8, "FILL_WHOLE", 0) if wide else _READS.get(name) or _WRITES[name]
         is_store, count = name.startswith("WRITE"), max(1, shape[0] // 4)
         lanes = _address(context)
-        data = (context.vector_register(decoded.data0.offset, count, accumulator) if is_store
-                else context.vector_destination(decoded.vdst.offset, count, accumulator))
+        data = (
+            context.vector_register(decoded.data0.offset, count, accumulator)
+            if is_store
+            else context.vector_destination(decoded.vdst.offset, count, accumulator)
+        )
         _emit_access(context, shape, _offset(decoded), data, is_store, lanes)
     elif name in _TRANSPOSED:
         bits, elements = _TRANSPOSED[name]
         lanes = _address(context)
         data = context.vector_destination(decoded.vdst.offset, bits * elements // 32, accumulator)
         helper = context.helper(
-            instruction.name, "struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset, uint64_t at",
-            f"    lds_load_transposed(w, d, lanes, offset, {bits}, {elements}, at);")
+            instruction.name,
+            "struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset, uint64_t at",
+            f"    lds_load_transposed(w, d, lanes, offset, {bits}, {elements}, at);",
+        )
         context.emit(f"{helper}(w, {data}, {lanes}, {_offset(decoded)}, {instruction.address:#x}ull);")
     elif known := _atomic(name):
         _emit_atomic(context, known, accumulator)

@@ -8,8 +8,12 @@ from .context import FIRST_VGPR, Context
 
 # Operand type in the mnemonic -> (unpacking function, bits per element, C element type)
 _PLAIN = {
-    "F32": ("take_f32", 32, "float"), "F16": ("take_f16", 16, "float"), "BF16": ("take_bf16", 16, "float"),
-    "I8": ("take_i8", 8, "int32_t"), "FP8": ("take_{}_e4m3", 8, "float"), "BF8": ("take_{}_e5m2", 8, "float"),
+    "F32": ("take_f32", 32, "float"),
+    "F16": ("take_f16", 16, "float"),
+    "BF16": ("take_bf16", 16, "float"),
+    "I8": ("take_i8", 8, "int32_t"),
+    "FP8": ("take_{}_e4m3", 8, "float"),
+    "BF8": ("take_{}_e5m2", 8, "float"),
 }
 # f8f6f4 forms: CBSZ and BLGP choose the format of A and B.
 _SELECTED = {0: ("FP8", 8), 1: ("BF8", 8), 2: ("FP6", 6), 3: ("BF6", 6), 4: ("FP4", 4)}
@@ -23,7 +27,9 @@ def _operand(context: Context, code: int, count: int, accumulator: bool) -> str:
     return context.vector_register(code, count, accumulator)
 
 
-def _accumulator_input(context: Context, code: int, count: int, accumulator: bool, kind: str) -> tuple[str, str]:
+def _accumulator_input(
+    context: Context, code: int, count: int, accumulator: bool, kind: str
+) -> tuple[str, str]:
     """(pointer or NULL, constant) of the C operand."""
     if code >= FIRST_VGPR:
         return context.vector_register(code, count, accumulator), "0"
@@ -40,7 +46,13 @@ def emit_matrix(context: Context) -> bool:
     match = _NAME.fullmatch(context.instruction.name)
     if match is None:
         return False
-    result, size, depth, blocks, operands = match[1], int(match[2]), int(match[3]), int(match[4] or 1), match[5]
+    result, size, depth, blocks, operands = (
+        match[1],
+        int(match[2]),
+        int(match[3]),
+        int(match[4] or 1),
+        match[5],
+    )
     context.step = "STEP_MATRIX"
     context.step_immediate = size if result != "F64" and blocks == 1 else 1
     context.emit(f"w->counters.matrix_operations += {2 * size * size * depth * blocks};")
@@ -59,7 +71,9 @@ def emit_matrix(context: Context) -> bool:
 def _emit_plain(context, result, size, depth, blocks, left_type, right_type) -> None:
     decoded = context.instruction.decoded
     if decoded.cbsz or decoded.abid or decoded.blgp:
-        raise context.instruction.unsupported("broadcast or permutation of matrix operands (cbsz, abid, blgp)")
+        raise context.instruction.unsupported(
+            "broadcast or permutation of matrix operands (cbsz, abid, blgp)"
+        )
     fp8 = "fnuz" if context.arch == "gfx942" else "ocp"
     per_lane = size * depth * blocks // 64
     take_left, bits, element = _PLAIN[left_type]
@@ -69,15 +83,21 @@ def _emit_plain(context, result, size, depth, blocks, left_type, right_type) -> 
     left = _operand(context, decoded.src0.offset, registers, acc_a)
     right = _operand(context, decoded.src1.offset, registers, acc_b)
     count = size * size * blocks // 64
-    third, constant = _accumulator_input(context, decoded.src2.offset, count, acc_c, "f32" if result == "F32" else "u32")
+    third, constant = _accumulator_input(
+        context, decoded.src2.offset, count, acc_c, "f32" if result == "F32" else "u32"
+    )
     destination = context.vector_destination(decoded.vdst.offset, count, acc_c)
     multiply = "multiply_f32" if element == "float" else "multiply_i8"
     form = f"((struct MatrixForm){{{size}, {blocks}, {depth}, {per_lane}}})"
-    body = (f"    MFMA_BODY({element}, {take_left.format(fp8)}, {take_right.format(fp8)}, {multiply}, {form}, "
-            f"d, a, b, c, constant);")
+    body = (
+        f"    MFMA_BODY({element}, {take_left.format(fp8)}, {take_right.format(fp8)}, {multiply}, {form}, "
+        f"d, a, b, c, constant);"
+    )
     helper = context.helper(
         context.instruction.name,
-        "uint32_t *d, const uint32_t *a, const uint32_t *b, const uint32_t *c, uint32_t constant", body)
+        "uint32_t *d, const uint32_t *a, const uint32_t *b, const uint32_t *c, uint32_t constant",
+        body,
+    )
     context.emit(f"{helper}({destination}, {left}, {right}, {third}, {constant});")
 
 
@@ -89,7 +109,9 @@ def _emit_f64(context: Context, size: int) -> None:
     count = 8 if size == 16 else 2
     third, constant = _accumulator_input(context, decoded.src2.offset, count, acc_c, "f64")
     destination = context.vector_destination(decoded.vdst.offset, count, acc_c)
-    context.emit(f"mfma_f64({destination}, {left}, {right}, {third}, as_f64({constant}), {size}, {decoded.blgp});")
+    context.emit(
+        f"mfma_f64({destination}, {left}, {right}, {third}, as_f64({constant}), {size}, {decoded.blgp});"
+    )
 
 
 def _emit_selected(context: Context, size: int, depth: int) -> None:
@@ -103,7 +125,9 @@ def _emit_selected(context: Context, size: int, depth: int) -> None:
             raise context.instruction.unsupported(f"matrix operand format {selector}")
         formats.append(_SELECTED[selector])
     if (formats[0][1] == 8) != (formats[1][1] == 8):
-        raise context.instruction.unsupported("8-bit with smaller matrix operands: their common lane layout is not known")
+        raise context.instruction.unsupported(
+            "8-bit with smaller matrix operands: their common lane layout is not known"
+        )
     scaled = context.instruction.format == "VOP3PX2"
     acc_a, acc_b, acc_c = _acc_bits(context)
     left = _operand(context, decoded.src0.offset, formats[0][1], acc_a)
@@ -121,12 +145,17 @@ def _emit_selected(context: Context, size: int, depth: int) -> None:
                 context.emit(f"{{ uint32_t scale{i}[64]; LANES scale{i}[l] = {context.scalar(code, 'u32')};")
                 scales[i] = f"scale{i}"
             bytes_chosen[i] = (decoded.opsel >> i & 1) | (decoded.opsel_hi >> i & 1) << 1
-    body = (f"    MFMA_SELECTED(d, a, b, c, constant, {size}, {depth}, {_DECODERS[formats[0][0]]}, "
-            f"{formats[0][1]}, {_DECODERS[formats[1][0]]}, {formats[1][1]}, scale_a, {bytes_chosen[0]}, scale_b, {bytes_chosen[1]});")
+    body = (
+        f"    MFMA_SELECTED(d, a, b, c, constant, {size}, {depth}, {_DECODERS[formats[0][0]]}, "
+        f"{formats[0][1]}, {_DECODERS[formats[1][0]]}, {formats[1][1]}, scale_a, {bytes_chosen[0]}, "
+        f"scale_b, {bytes_chosen[1]});"
+    )
     helper = context.helper(
         context.instruction.name,
         "uint32_t *d, const uint32_t *a, const uint32_t *b, const uint32_t *c, uint32_t constant, "
-        "const uint32_t *scale_a, const uint32_t *scale_b", body)
+        "const uint32_t *scale_a, const uint32_t *scale_b",
+        body,
+    )
     context.emit(f"{helper}({destination}, {left}, {right}, {third}, {constant}, {scales[0]}, {scales[1]});")
     for scale in scales:
         if scale.startswith("scale"):

@@ -3,6 +3,7 @@
 #define PREDECODE_EMULATION_MEMORY_H
 
 #include "lanes.h"
+#include "lds_checks.h"
 
 /* How a loaded value fills its registers. */
 enum Fill { FILL_WHOLE, FILL_U8, FILL_I8, FILL_U16, FILL_I16, FILL_LOW, FILL_HIGH };
@@ -10,7 +11,8 @@ enum Fill { FILL_WHOLE, FILL_U8, FILL_I8, FILL_U16, FILL_I16, FILL_LOW, FILL_HIG
 struct Shape {
     int bytes;       /* of memory per lane */
     enum Fill fill;  /* how `bytes` < 4 are extended */
-    int half;        /* 0: the whole register; 1: low half only; 2: high half only (loads); stores: 2 takes the high half */
+    /* 0: the whole register; 1: low half only; 2: high half only (loads); stores: 2 takes the high half */
+    int half;
 };
 
 INLINE uint32_t extend(uint32_t raw, enum Fill fill)
@@ -35,7 +37,8 @@ INLINE void put_lane(uint32_t *d, int l, const uint8_t *from, struct Shape shape
     uint32_t raw = 0;
     memcpy(&raw, from, (size_t)shape.bytes);
     raw = extend(raw, shape.fill);
-    d[l] = shape.half == 0 ? raw : shape.half == 1 ? (d[l] & 0xffff0000u) | (raw & 0xffff) : (d[l] & 0xffff) | raw << 16;
+    d[l] = shape.half == 0 ? raw : shape.half == 1 ? (d[l] & 0xffff0000u) | (raw & 0xffff)
+        : (d[l] & 0xffff) | raw << 16;
 }
 INLINE void take_lane(uint8_t *to, const uint32_t *s, int l, struct Shape shape)
 {
@@ -78,7 +81,7 @@ INLINE uint8_t *scratch_at(struct Wave *w, uint64_t offset, int bytes, int lane,
     return w->scratch + (uint64_t)lane * w->scratch_bytes_per_lane + offset;
 }
 /* A flat address that is not global: LDS or scratch.  NULL is out of range. */
-HELPER uint8_t *aperture_at(struct Wave *w, uint64_t address, int bytes, int lane, uint64_t at)
+HELPER uint8_t *aperture_at(struct Wave *w, uint64_t address, int bytes, int is_store, int lane, uint64_t at)
 {
     uint64_t offset = (uint32_t)address;
     if (address >> 32 == PRIVATE_APERTURE >> 32)
@@ -87,16 +90,20 @@ HELPER uint8_t *aperture_at(struct Wave *w, uint64_t address, int bytes, int lan
         fault(w, "flat access beyond the LDS of the workgroup", lane, at);
         return NULL;
     }
+    if (is_store ? !lds_write_allowed(w, offset, bytes, lane, NULL, LDS_WRITTEN, at)
+                 : !lds_read_allowed(w, offset, bytes, lane, NULL, at))
+        return NULL;
     return w->workgroup->lds + offset;
 }
 INLINE int is_aperture(uint64_t address)
 {
     return address >> 32 == SHARED_APERTURE >> 32 || address >> 32 == PRIVATE_APERTURE >> 32;
 }
-INLINE uint8_t *place(struct Wave *w, uint64_t address, int bytes, int is_store, int lane, int flat, uint64_t at)
+INLINE uint8_t *place(struct Wave *w, uint64_t address, int bytes, int is_store, int lane, int flat,
+                      uint64_t at)
 {
     if (flat && is_aperture(address))
-        return aperture_at(w, address, bytes, lane, at);
+        return aperture_at(w, address, bytes, is_store, lane, at);
     return global_allowed(w, address, bytes, is_store, lane, at) ? (uint8_t *)(uintptr_t)address : NULL;
 }
 
@@ -112,7 +119,8 @@ HELPER void addresses_32(uint64_t *to, uint64_t base, const uint32_t *lanes, int
         to[l] = base + lanes[l] + (uint64_t)offset;
 }
 
-INLINE void load_lanes(struct Wave *w, uint32_t *d, const uint64_t *addresses, struct Shape shape, int flat, uint64_t at)
+INLINE void load_lanes(struct Wave *w, uint32_t *d, const uint64_t *addresses, struct Shape shape, int flat,
+                       uint64_t at)
 {
     uint64_t exec = exec_of(w);
     for (uint64_t left = exec; left; left &= left - 1) {
@@ -124,7 +132,8 @@ INLINE void load_lanes(struct Wave *w, uint32_t *d, const uint64_t *addresses, s
     }
     w->counters.bytes_loaded += (uint64_t)__builtin_popcountll(exec) * (uint64_t)shape.bytes;
 }
-INLINE void store_lanes(struct Wave *w, const uint32_t *s, const uint64_t *addresses, struct Shape shape, int flat,
+INLINE void store_lanes(struct Wave *w, const uint32_t *s, const uint64_t *addresses, struct Shape shape,
+                        int flat,
                         uint64_t at)
 {
     uint64_t exec = exec_of(w);
@@ -138,7 +147,8 @@ INLINE void store_lanes(struct Wave *w, const uint32_t *s, const uint64_t *addre
     w->counters.bytes_stored += (uint64_t)__builtin_popcountll(exec) * (uint64_t)shape.bytes;
 }
 /* Scratch: one 32-bit offset per lane. */
-INLINE void scratch_lanes(struct Wave *w, uint32_t *data, const uint32_t *lanes, uint32_t base, int32_t offset,
+INLINE void scratch_lanes(struct Wave *w, uint32_t *data, const uint32_t *lanes, uint32_t base,
+                          int32_t offset,
                           struct Shape shape, int is_store, uint64_t at)
 {
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
@@ -185,7 +195,8 @@ INLINE int buffer_inside(struct Buffer buffer, uint64_t offset, uint32_t scalar)
     return offset + scalar < buffer.bytes;
 }
 /* Loads give 0 for each 32-bit component out of range, stores drop it. */
-INLINE int buffer_fetch(struct Wave *w, uint8_t *to, struct Buffer buffer, uint64_t offset, uint32_t scalar, int bytes,
+INLINE int buffer_fetch(struct Wave *w, uint8_t *to, struct Buffer buffer, uint64_t offset, uint32_t scalar,
+                        int bytes,
                         int lane, uint64_t at)
 {
     uint64_t address = buffer.base + offset + scalar;
@@ -200,7 +211,8 @@ INLINE int buffer_fetch(struct Wave *w, uint8_t *to, struct Buffer buffer, uint6
     }
     return inside;
 }
-INLINE void buffer_load(struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets, uint32_t scalar,
+INLINE void buffer_load(struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets,
+                        uint32_t scalar,
                         struct Shape shape, uint64_t at)
 {
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
@@ -242,7 +254,8 @@ INLINE void scalar_load(struct Wave *w, int destination, int words, uint64_t add
     memcpy(&w->sgpr[destination], (const void *)(uintptr_t)address, 4 * (size_t)words);
     w->counters.bytes_loaded += 4 * (uint64_t)words;
 }
-INLINE void scalar_buffer_load(struct Wave *w, int destination, int words, int descriptor, uint32_t offset, uint64_t at)
+INLINE void scalar_buffer_load(struct Wave *w, int destination, int words, int descriptor, uint32_t offset,
+                               uint64_t at)
 {
     struct Buffer buffer = buffer_of(w, descriptor);
     uint64_t bytes = buffer.stride ? (uint64_t)buffer.stride * buffer.bytes : buffer.bytes;

@@ -84,22 +84,26 @@ INLINE double max_f64(double a, double b)
     return is_signal_f64(a) ? quiet_f64(a) : is_signal_f64(b) ? quiet_f64(b) : number;
 }
 /* IEEE 754-2019 minimum and maximum: any NaN wins. */
-INLINE float minimum_f32(float a, float b) { return a != a ? quiet_f32(a) : b != b ? quiet_f32(b) : min_f32(a, b); }
-INLINE float maximum_f32(float a, float b) { return a != a ? quiet_f32(a) : b != b ? quiet_f32(b) : max_f32(a, b); }
+INLINE float minimum_f32(float a, float b) { return a != a ? quiet_f32(a) : b != b ? quiet_f32(b)
+    : min_f32(a, b); }
+INLINE float maximum_f32(float a, float b) { return a != a ? quiet_f32(a) : b != b ? quiet_f32(b)
+    : max_f32(a, b); }
 INLINE float med3_f32(float a, float b, float c)
 {
     float most = max_f32(max_f32(a, b), c);
     float middle = most == a ? max_f32(b, c) : most == b ? max_f32(a, c) : max_f32(a, b);
     return a != a || b != b || c != c ? min_f32(min_f32(a, b), c) : middle;
 }
-INLINE float clamp01_f32(float a) { return a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f; } /* DX10_CLAMP: NaN -> 0 */
+/* DX10_CLAMP: NaN -> 0 */
+INLINE float clamp01_f32(float a) { return a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f; }
 INLINE double clamp01_f64(double a) { return a > 0.0 ? (a < 1.0 ? a : 1.0) : 0.0; }
 
 INLINE int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 INLINE int32_t max_i32(int32_t a, int32_t b) { return a < b ? b : a; }
 INLINE uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 INLINE uint32_t max_u32(uint32_t a, uint32_t b) { return a < b ? b : a; }
-INLINE int32_t med3_i32(int32_t a, int32_t b, int32_t c) { return max_i32(min_i32(a, b), min_i32(max_i32(a, b), c)); }
+INLINE int32_t med3_i32(int32_t a, int32_t b, int32_t c) { return max_i32(min_i32(a, b), min_i32(max_i32(a,
+                        b), c)); }
 INLINE uint32_t med3_u32(uint32_t a, uint32_t b, uint32_t c)
 {
     return max_u32(min_u32(a, b), min_u32(max_u32(a, b), c));
@@ -129,9 +133,6 @@ INLINE uint32_t to_f16_toward_zero(float a)
     return near - (a == a && abs_f32(back) > abs_f32(a)); /* one code towards zero; infinity becomes 65504 */
 }
 
-/* The transcendental unit flushes denormal inputs and results. */
-INLINE float flush_f32(float a) { return bits_f32(a) & 0x7f800000u ? a : as_f32(bits_f32(a) & 0x80000000u); }
-
 INLINE double scale_f64(double a, int32_t exponent) /* |exponent| <= 1022 */
 {
     return a * as_f64((uint64_t)(int64_t)(exponent + 1023) << 52);
@@ -140,7 +141,8 @@ INLINE double ldexp_f64(double a, int32_t exponent)
 {
     int32_t steps = exponent < -2200 ? -2200 : exponent > 2200 ? 2200 : exponent;
     int32_t third = steps / 3;
-    /* A result below the normals is rounded once only if the last factor does it: shrink in ever smaller steps. */
+    /* A result below the normals is rounded once only if the last factor does it: shrink in ever smaller
+     * steps. */
     if (steps >= -1022 && steps <= 1022)
         return scale_f64(a, steps);
     return scale_f64(scale_f64(scale_f64(a, third), third), steps - 2 * third);
@@ -150,58 +152,6 @@ INLINE float ldexp_f32(float a, int32_t exponent)
     int32_t steps = exponent < -600 ? -600 : exponent > 600 ? 600 : exponent;
     return (float)scale_f64((double)a, steps);
 }
-INLINE double exp2_f64(double a) /* 2^a for |a| < 1000, relative error below 1e-11 */
-{
-    double whole = __builtin_rint(a), part = (a - whole) * 0.69314718055994530942;
-    double sum = 1.0 / 3628800.0;
-    sum = sum * part + 1.0 / 362880.0;
-    sum = sum * part + 1.0 / 40320.0;
-    sum = sum * part + 1.0 / 5040.0;
-    sum = sum * part + 1.0 / 720.0;
-    sum = sum * part + 1.0 / 120.0;
-    sum = sum * part + 1.0 / 24.0;
-    sum = sum * part + 1.0 / 6.0;
-    sum = sum * part + 0.5;
-    sum = sum * part + 1.0;
-    sum = sum * part + 1.0;
-    return scale_f64(sum, (int32_t)whole);
-}
-INLINE double log2_f64(double a) /* positive, normal; relative error of the fraction below 1e-11 */
-{
-    uint64_t bits = bits_f64(a) - UINT64_C(0x3fe6a09e667f3bcd); /* so that the mantissa lies in [sqrt(1/2), sqrt(2)) */
-    int32_t exponent = (int32_t)((int64_t)bits >> 52);
-    double mantissa = as_f64((bits & UINT64_C(0xfffffffffffff)) + UINT64_C(0x3fe6a09e667f3bcd));
-    double ratio = (mantissa - 1.0) / (mantissa + 1.0), square = ratio * ratio;
-    double sum = 1.0 / 15.0;
-    sum = sum * square + 1.0 / 13.0;
-    sum = sum * square + 1.0 / 11.0;
-    sum = sum * square + 1.0 / 9.0;
-    sum = sum * square + 1.0 / 7.0;
-    sum = sum * square + 1.0 / 5.0;
-    sum = sum * square + 1.0 / 3.0;
-    sum = sum * square + 1.0;
-    return (double)exponent + 2.8853900817779268147 * ratio * sum;
-}
-INLINE float exp2_f32(float a)
-{
-    double bound = a < -200.0f ? -200.0 : a > 200.0f ? 200.0 : (double)a;
-    return a != a ? quiet_f32(a) : flush_f32((float)exp2_f64(a == a ? bound : 0.0));
-}
-INLINE float log2_any(float a)
-{
-    double finite = a > 0.0f && a < __builtin_inff() ? (double)a : 1.0;
-    float value = (float)log2_f64(finite);
-    float special = a == 0.0f ? -__builtin_inff() : a > 0.0f ? a : __builtin_nanf("");
-    return a > 0.0f && a < __builtin_inff() ? value : a != a ? quiet_f32(a) : special;
-}
-INLINE float log2_f32(float a) { return log2_any(flush_f32(a)); }
-INLINE float rcp_f32(float a) { return flush_f32(1.0f / flush_f32(a)); }
-INLINE float sqrt_f32(float a) { return __builtin_sqrtf(flush_f32(a)); }
-INLINE float rsq_f32(float a) { return (float)(1.0 / __builtin_sqrt((double)flush_f32(a))); }
-INLINE double turn(double a) { return (a - __builtin_rint(a)) * 6.283185307179586477; } /* revolutions to radians */
-INLINE float sin_f32(float a) { return (float)__builtin_sin(turn(a)); }
-INLINE float cos_f32(float a) { return (float)__builtin_cos(turn(a)); }
-
 INLINE float fract_f32(float a)
 {
     float part = a - __builtin_floorf(a);
@@ -238,7 +188,8 @@ INLINE int class_f64(double a, uint32_t wanted)
         : negative ? 3 : 8;
     return (wanted >> kind) & 1;
 }
-INLINE int class_small(uint32_t magnitude, int negative, uint32_t infinity, uint32_t least, uint32_t quiet, uint32_t wanted)
+INLINE int class_small(uint32_t magnitude, int negative, uint32_t infinity, uint32_t least, uint32_t quiet,
+                       uint32_t wanted)
 {
     int kind = magnitude > infinity ? (magnitude & quiet ? 1 : 0)
         : magnitude == infinity ? (negative ? 2 : 9)
@@ -318,7 +269,8 @@ INLINE float dot2_bf16(uint32_t a, uint32_t b, float sum)
 }
 INLINE int32_t dot4_i8(uint32_t a, uint32_t b)
 {
-    return i8_at(a, 0) * i8_at(b, 0) + i8_at(a, 1) * i8_at(b, 1) + i8_at(a, 2) * i8_at(b, 2) + i8_at(a, 3) * i8_at(b, 3);
+    return i8_at(a, 0) * i8_at(b, 0) + i8_at(a, 1) * i8_at(b, 1) + i8_at(a, 2) * i8_at(b, 2) + i8_at(a,
+        3) * i8_at(b, 3);
 }
 INLINE uint32_t dot4_u8(uint32_t a, uint32_t b)
 {

@@ -14,7 +14,9 @@ class UnsupportedInstruction(PredecodeError):
     """An instruction that the translator does not cover: names mnemonic, encoding and address."""
 
     def __init__(self, name: str, encoding: bytes, address: int, why: str = "it is not covered"):
-        words = " ".join(f"{int.from_bytes(encoding[i:i + 4], 'little'):08x}" for i in range(0, len(encoding), 4))
+        words = " ".join(
+            f"{int.from_bytes(encoding[i : i + 4], 'little'):08x}" for i in range(0, len(encoding), 4)
+        )
         super().__init__(f"the emulated device cannot run {name} ({words}) at 0x{address:x}: {why}")
         self.name, self.address = name, address
 
@@ -62,8 +64,14 @@ class Instruction:
 
 
 _LOAD_SCALE = 0b110100111 << 7 | 44  # v_mfma_ld_scale_b32, the first half of a scaled matrix instruction
-_CONDITIONAL = ("S_CBRANCH_SCC0", "S_CBRANCH_SCC1", "S_CBRANCH_VCCZ", "S_CBRANCH_VCCNZ", "S_CBRANCH_EXECZ",
-                "S_CBRANCH_EXECNZ")
+_CONDITIONAL = (
+    "S_CBRANCH_SCC0",
+    "S_CBRANCH_SCC1",
+    "S_CBRANCH_VCCZ",
+    "S_CBRANCH_VCCNZ",
+    "S_CBRANCH_EXECZ",
+    "S_CBRANCH_EXECNZ",
+)
 _YIELDING = ("S_BARRIER", "S_SLEEP", "S_SETHALT")
 
 
@@ -90,11 +98,13 @@ def _decode(code: bytes, base_address: int, address: int) -> Instruction:
     if not 0 <= offset <= len(code) - 4:
         raise PredecodeError(
             f"the kernel's control flow leaves its code: 0x{address:x} is outside "
-            f"[0x{base_address:x}, 0x{base_address + len(code):x}); the code object is damaged or a jump is not understood"
+            f"[0x{base_address:x}, 0x{base_address + len(code):x}); the code object is damaged or a jump "
+            f"is not understood"
         )
-    # Only the scaled matrix instructions are longer than 8 bytes; the decoder would take others for one of them.
-    first_word = int.from_bytes(code[offset:offset + 4], "little")
-    window = code[offset:offset + (16 if first_word >> 16 == _LOAD_SCALE else 8)]
+    # Only the scaled matrix instructions are longer than 8 bytes; the decoder would take others for one of
+    # them.
+    first_word = int.from_bytes(code[offset : offset + 4], "little")
+    window = code[offset : offset + (16 if first_word >> 16 == _LOAD_SCALE else 8)]
     try:
         decoded = decode_inst(window, "cdna")
         name = decoded.op.name.removesuffix("_E32").removesuffix("_E64")
@@ -107,7 +117,8 @@ def _decode(code: bytes, base_address: int, address: int) -> Instruction:
 
 
 def _computed_targets(instructions: dict[int, Instruction]) -> set[int]:
-    """Addresses formed as s_getpc_b64 plus literals (s_add_u32, s_addc_u32): callees and far branch targets."""
+    """Addresses formed as s_getpc_b64 plus literals (s_add_u32, s_addc_u32): callees and far branch
+    targets."""
     targets = set()
     pairs: dict[int, int] = {}
     low_sums: dict[int, int] = {}
@@ -116,7 +127,9 @@ def _computed_targets(instructions: dict[int, Instruction]) -> set[int]:
         decoded = instruction.decoded
         if instruction.name == "S_GETPC_B64":
             pairs[decoded.sdst.offset] = instruction.next_address
-        elif instruction.name == "S_ADD_U32" and decoded.ssrc0.offset in pairs and decoded.ssrc1.offset == 255:
+        elif (
+            instruction.name == "S_ADD_U32" and decoded.ssrc0.offset in pairs and decoded.ssrc1.offset == 255
+        ):
             low_sums[decoded.sdst.offset] = pairs[decoded.ssrc0.offset] + decoded.literal
         elif instruction.name == "S_ADDC_U32" and decoded.sdst.offset - 1 in low_sums:
             high = decoded.ssrc1.offset
@@ -128,7 +141,8 @@ def _computed_targets(instructions: dict[int, Instruction]) -> set[int]:
 
 
 def read_program(code: bytes, base_address: int, entry: int) -> Program:
-    """Follow the control flow from `entry` (an address).  Callees are found through s_getpc_b64 arithmetic."""
+    """Follow the control flow from `entry` (an address).  Callees are found through s_getpc_b64
+    arithmetic."""
     program = Program(leaders={entry})
     work = [entry]
     while work:

@@ -16,6 +16,7 @@
 #include "matrix.h"
 #include "memory.h"
 #include "small_floats.h"
+#include "transcendentals.h"
 
 INLINE uint32_t whole_quads_32(uint32_t a)
 {
@@ -23,7 +24,8 @@ INLINE uint32_t whole_quads_32(uint32_t a)
     any = (any | any >> 2) & 0x11111111u;
     return any * 15;
 }
-INLINE uint64_t whole_quads(uint64_t a) { return whole_quads_32((uint32_t)a) | (uint64_t)whole_quads_32((uint32_t)(a >> 32)) << 32; }
+INLINE uint64_t whole_quads(uint64_t a) { return whole_quads_32((uint32_t)a)
+    | (uint64_t)whole_quads_32((uint32_t)(a >> 32)) << 32; }
 INLINE uint64_t quad_mask(uint64_t a)
 {
     uint64_t mask = 0;

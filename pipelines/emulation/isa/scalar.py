@@ -9,12 +9,27 @@ from .scalar_table import EXEC_OPERATIONS, SCALAR_OPERATIONS
 _C_TYPES = {"u32": "uint32_t", "i32": "int32_t", "u64": "uint64_t", "i64": "int64_t"}
 # Hints and cache control: nothing that emulation could show.
 _NO_EFFECT = {
-    "S_NOP", "S_SETPRIO", "S_ICACHE_INV", "S_INCPERFLEVEL", "S_DECPERFLEVEL", "S_TTRACEDATA", "S_SENDMSG",
-    "S_DCACHE_INV", "S_DCACHE_WB", "S_DCACHE_INV_VOL", "S_DCACHE_WB_VOL", "S_WAKEUP", "S_SET_VALU_COEXEC_MODE",
+    "S_NOP",
+    "S_SETPRIO",
+    "S_ICACHE_INV",
+    "S_INCPERFLEVEL",
+    "S_DECPERFLEVEL",
+    "S_TTRACEDATA",
+    "S_SENDMSG",
+    "S_DCACHE_INV",
+    "S_DCACHE_WB",
+    "S_DCACHE_INV_VOL",
+    "S_DCACHE_WB_VOL",
+    "S_WAKEUP",
+    "S_SET_VALU_COEXEC_MODE",
 }
 _BRANCHES = {
-    "S_CBRANCH_SCC0": "!w->scc", "S_CBRANCH_SCC1": "w->scc", "S_CBRANCH_VCCZ": f"get_64(w, {VCC}) == 0",
-    "S_CBRANCH_VCCNZ": f"get_64(w, {VCC}) != 0", "S_CBRANCH_EXECZ": "exec_of(w) == 0", "S_CBRANCH_EXECNZ": "exec_of(w) != 0",
+    "S_CBRANCH_SCC0": "!w->scc",
+    "S_CBRANCH_SCC1": "w->scc",
+    "S_CBRANCH_VCCZ": f"get_64(w, {VCC}) == 0",
+    "S_CBRANCH_VCCNZ": f"get_64(w, {VCC}) != 0",
+    "S_CBRANCH_EXECZ": "exec_of(w) == 0",
+    "S_CBRANCH_EXECNZ": "exec_of(w) != 0",
 }
 _HARDWARE_MODE, _HARDWARE_ID, _XCC_ID = 1, 4, 20
 
@@ -47,12 +62,17 @@ def emit_scalar_operation(context: Context) -> bool:
         else:
             code = fields[position]
             kind = "u" + source[1:] if code < 240 else source
-            declarations.append(f"const {_C_TYPES[source]} {next(names)} = ({_C_TYPES[source]}){context.scalar(code, kind)};")
+            declarations.append(
+                f"const {_C_TYPES[source]} {next(names)} = ({_C_TYPES[source]}){context.scalar(code, kind)};"
+            )
     context.emit("{")
     for declaration in declarations:
         context.emit("    " + declaration)
     if operation.result != "-":
-        context.emit(f"    const {_C_TYPES[operation.result]} r = ({_C_TYPES[operation.result]})({operation.expression});")
+        context.emit(
+            f"    const {_C_TYPES[operation.result]} r = "
+            f"({_C_TYPES[operation.result]})({operation.expression});"
+        )
         context.write_scalar(decoded.sdst.offset, "r", width == "u64")
     if operation.condition:
         context.write_condition(operation.condition)
@@ -116,8 +136,10 @@ def emit_control(context: Context) -> bool:
         context.write_scalar(decoded.sdst.offset, f"{instruction.next_address:#x}ull", True)
         context.emit(f"goto L_{branch_target(instruction):x};")
     elif name == "S_TRAP":
-        context.emit(f'fault(w, "s_trap {decoded.simm16} (the kernel gave up: assertion or abort)", -1, '
-                     f"{instruction.address:#x}ull); return WAVE_FAULTED;")
+        context.emit(
+            f'fault(w, "s_trap {decoded.simm16} (the kernel gave up: assertion or abort)", -1, '
+            f"{instruction.address:#x}ull); return WAVE_FAULTED;"
+        )
     elif name in ("S_GETREG_B32", "S_SETREG_B32", "S_SETREG_IMM32_B32"):
         _emit_hardware_register(context)
     else:
@@ -138,7 +160,11 @@ def _emit_hardware_register(context: Context) -> None:
         return
     if register != _HARDWARE_MODE:
         raise instruction.unsupported(f"hardware register {register} cannot be written")
-    value = f"{context.literal():#x}u" if name.endswith("IMM32_B32") else context.scalar(decoded.sdst.offset, "u32")
+    value = (
+        f"{context.literal():#x}u"
+        if name.endswith("IMM32_B32")
+        else context.scalar(decoded.sdst.offset, "u32")
+    )
     context.emit(f"w->mode = (w->mode & ~({mask:#x}u << {offset})) | (({value} & {mask:#x}u) << {offset});")
     context.emit(f"apply_mode(w, {instruction.address:#x}ull);")
     context.stop_on_fault()
@@ -176,11 +202,16 @@ def _emit_scalar_memory(context: Context) -> bool:
     context.writes.append(Access(destination, words))
     if name.startswith("S_BUFFER"):
         context.read(decoded.sbase.offset, 4)
-        context.emit(f"scalar_buffer_load(w, {destination}, {words}, {decoded.sbase.offset}, "
-                     f"(uint32_t)({' + '.join(terms)}), {instruction.address:#x}ull);")
+        context.emit(
+            f"scalar_buffer_load(w, {destination}, {words}, {decoded.sbase.offset}, "
+            f"(uint32_t)({' + '.join(terms)}), {instruction.address:#x}ull);"
+        )
     else:
         base = context.scalar(decoded.sbase.offset, "u64")
-        context.emit(f"scalar_load(w, {destination}, {words}, {base} + {' + '.join(terms)}, {instruction.address:#x}ull);")
+        context.emit(
+            f"scalar_load(w, {destination}, {words}, {base} + {' + '.join(terms)}, "
+            f"{instruction.address:#x}ull);"
+        )
     if context.strict:
         context.stop_on_fault()
     return True

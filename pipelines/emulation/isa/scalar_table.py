@@ -1,7 +1,9 @@
-"""What each plain scalar instruction computes: one line per opcode.
+"""What each plain scalar instruction computes: one entry per opcode.
 
-A line reads `NAME result(sources) expression`; sources a, b are u32 i32 u64 i64, or D for the old destination (d);
-`scc` is the condition bit's old value.  A second expression behind `;` is the new SCC, where `r` is the result;
+A line reads `NAME result(sources) expression`; sources a, b are u32 i32 u64 i64, or D for the old
+destination (d);
+`scc` is the condition bit's old value.  A second expression behind `;` is the new SCC, where `r` is the
+result;
 `nz` stands for r != 0.  Result `-` writes no register.
 """
 
@@ -85,7 +87,8 @@ S_BFE_U32 u32(u32,u32) extract_u32(a, b & 31, b >> 16 & 127) ; nz
 S_BFE_I32 i32(i32,u32) extract_i32(a, b & 31, min_u32(b >> 16 & 127, 32)) ; nz
 S_BFE_U64 u64(u64,u32) extract_u64(a, b & 63, b >> 16 & 127) ; nz
 S_BFE_I64 i64(i64,u32) extract_i64(a, b & 63, b >> 16 & 127) ; nz
-S_ABSDIFF_I32 u32(i32,i32) (int32_t)((uint32_t)a - (uint32_t)b) < 0 ? (uint32_t)b - (uint32_t)a : (uint32_t)a - (uint32_t)b ; nz
+S_ABSDIFF_I32 u32(i32,i32) (int32_t)((uint32_t)a - (uint32_t)b) < 0 ? (uint32_t)b - (uint32_t)a : (uint32_t)a
+  - (uint32_t)b ; nz
 S_LSHL1_ADD_U32 u32(u32,u32) (a << 1) + b ; ((uint64_t)a << 1) + b >> 32 != 0
 S_LSHL2_ADD_U32 u32(u32,u32) (a << 2) + b ; ((uint64_t)a << 2) + b >> 32 != 0
 S_LSHL3_ADD_U32 u32(u32,u32) (a << 3) + b ; ((uint64_t)a << 3) + b >> 32 != 0
@@ -161,12 +164,14 @@ class ScalarOperation:
 
 def _parse(table: str) -> dict[str, ScalarOperation]:
     operations = {}
-    for line in table.strip().splitlines():
+    for line in table.strip().replace("\n  ", " ").splitlines():
         name, signature, expression = line.split(" ", 2)
         result, _, sources = signature.rstrip(")").partition("(")
         expression, _, condition = expression.partition(" ; ")
         condition = "r != 0" if condition == "nz" else condition
-        operations[name] = ScalarOperation(name, result, tuple(sources.split(",")), expression, condition or None)
+        operations[name] = ScalarOperation(
+            name, result, tuple(sources.split(",")), expression, condition or None
+        )
     return operations
 
 

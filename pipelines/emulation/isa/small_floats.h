@@ -8,8 +8,8 @@
 
 enum { FP16_OVFL = 1 << 23 }; /* MODE bit: conversions that overflow give the largest number */
 
-/* sign, exponent and mantissa fields to a float, without passing through single-precision denormals (which a kernel
- * may have switched off) */
+/* sign, exponent and mantissa fields to a float, without passing through single-precision denormals (which
+ * a kernel may have switched off) */
 INLINE float small_float(uint32_t code, int exponent_bits, int mantissa_bits, int bias)
 {
     uint32_t magnitude = code & ((1u << (exponent_bits + mantissa_bits)) - 1);
@@ -18,8 +18,10 @@ INLINE float small_float(uint32_t code, int exponent_bits, int mantissa_bits, in
     float normal = as_f32((magnitude << (23 - mantissa_bits)) + ((uint32_t)(127 - bias) << 23));
     return as_f32(bits_f32(magnitude >> mantissa_bits ? normal : denormal) | sign);
 }
-INLINE float fnuz_e4m3(uint32_t code) { return code == 0x80 ? __builtin_nanf("") : small_float(code, 4, 3, 8); }
-INLINE float fnuz_e5m2(uint32_t code) { return code == 0x80 ? __builtin_nanf("") : small_float(code, 5, 2, 16); }
+INLINE float fnuz_e4m3(uint32_t code) { return code == 0x80 ? __builtin_nanf("") : small_float(code, 4, 3,
+                       8); }
+INLINE float fnuz_e5m2(uint32_t code) { return code == 0x80 ? __builtin_nanf("") : small_float(code, 5, 2,
+                       16); }
 INLINE float ocp_e4m3(uint32_t code)
 {
     return (code & 0x7f) == 0x7f ? __builtin_nanf("") : small_float(code, 4, 3, 7);
@@ -75,8 +77,10 @@ INLINE uint32_t to_ocp_e2m1(float value)
 }
 
 /* Block scales are the exponent byte of a float (E8M0): 2^(byte - 127). */
-INLINE float rescale(float value, uint32_t scale) { return ldexp_f32(value, (int32_t)(scale >> 23 & 255) - 127); }
-INLINE float unscale(float value, uint32_t scale) { return ldexp_f32(value, 127 - (int32_t)(scale >> 23 & 255)); }
+INLINE float rescale(float value, uint32_t scale) { return ldexp_f32(value,
+                     (int32_t)(scale >> 23 & 255) - 127); }
+INLINE float unscale(float value, uint32_t scale) { return ldexp_f32(value,
+                     127 - (int32_t)(scale >> 23 & 255)); }
 INLINE uint64_t pair_f32(float low, float high) { return bits_f32(low) | (uint64_t)bits_f32(high) << 32; }
 INLINE uint32_t replace_byte(uint32_t old, int byte, uint32_t value)
 {

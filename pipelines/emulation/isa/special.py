@@ -39,12 +39,16 @@ def _emit_accumulator_move(context: Context) -> None:
     destination = context.vector_destination(decoded.vdst.offset, 1, to_accumulator)
     if code >= FIRST_VGPR:
         source = context.vector_register(code, 1, from_accumulator)
-        move = context.helper("v_accvgpr_mov", "uint32_t *to, const uint32_t *m, const uint32_t *s0",
-                              "    LANES KEEP(to, l, s0[l]);")
+        move = context.helper(
+            "v_accvgpr_mov",
+            "uint32_t *to, const uint32_t *m, const uint32_t *s0",
+            "    LANES KEEP(to, l, s0[l]);",
+        )
     else:
         source = context.scalar(code, "u32")
-        move = context.helper("v_accvgpr_mov", "uint32_t *to, const uint32_t *m, uint32_t s0",
-                              "    LANES KEEP(to, l, s0);")
+        move = context.helper(
+            "v_accvgpr_mov", "uint32_t *to, const uint32_t *m, uint32_t s0", "    LANES KEEP(to, l, s0);"
+        )
     context.emit(f"{move}({destination}, w->lane_mask, {source});")
 
 

@@ -21,7 +21,8 @@ _COUNTERS = ("salu", "smem", "valu", "mfma", "lds", "vmem", "branch", "other")
 
 
 def mangled_name(name: str) -> str:
-    """The C name of a kernel's function: `kernel_` and the symbol with everything but letters and digits as `_`."""
+    """The C name of a kernel's function: `kernel_` and the symbol with everything but letters and digits as
+    `_`."""
     return "kernel_" + re.sub(r"[^0-9A-Za-z]", "_", name)
 
 
@@ -96,7 +97,11 @@ def _emit_body(context: Context, program: Program) -> list[int]:
             if instruction.name in ("S_BARRIER", "S_SLEEP", "S_SETHALT"):
                 resumes.append(instruction.next_address)
         last = block[-1]
-        if last.next_address not in program.instructions and last.name not in ("S_ENDPGM", "S_BRANCH", "S_SETPC_B64"):
+        if last.next_address not in program.instructions and last.name not in (
+            "S_ENDPGM",
+            "S_BRANCH",
+            "S_SETPC_B64",
+        ):
             raise last.unsupported("control flow runs past it into bytes that are not code")
     return resumes
 
@@ -106,9 +111,13 @@ def _dispatch(program: Program) -> list[str]:
         return []
     cases = [f"    case {target:#x}ull: goto L_{target:x};" for target in sorted(program.dynamic_targets)]
     return [
-        "dispatch:", "    switch (jump) {", *cases, "    default:",
-        '        fault(w, "jump to an address that was not found in the code (function pointer?)", -1, jump_from);',
-        "        return WAVE_FAULTED;", "    }",
+        "dispatch:",
+        "    switch (jump) {",
+        *cases,
+        "    default:",
+        '        fault(w, "jump to an address that was not found in the code", -1, jump_from);',
+        "        return WAVE_FAULTED;",
+        "    }",
     ]
 
 
@@ -117,15 +126,22 @@ def _text_function(program: Program, symbol: str) -> str:
         f'    case {address:#x}ull: return "{instruction.text()}";'
         for address, instruction in sorted(program.instructions.items())
     )
-    return (f"EXPORT const char *{symbol}_text(uint64_t address)\n{{\n    switch (address) {{\n{cases}\n"
-            f"    default: return NULL;\n    }}\n}}")
+    return (
+        f"EXPORT const char *{symbol}_text(uint64_t address)\n{{\n    switch (address) {{\n{cases}\n"
+        f"    default: return NULL;\n    }}\n}}"
+    )
 
 
-def translate_kernel(code: bytes, base_address: int, entry_offset: int, name: str, arch: str, strict: bool) -> str:
-    """C source defining `int <mangled_name(name)>(struct Wave *)` and `const char *<mangled_name(name)>_text(uint64_t)`.
+def translate_kernel(
+    code: bytes, base_address: int, entry_offset: int, name: str, arch: str, strict: bool
+) -> str:
+    """C source defining `int <mangled_name(name)>(struct Wave *)` and `const char
+    *<mangled_name(name)>_text(uint64_t)`.
 
-    `code` is the text section, loaded at `base_address`; the kernel begins `entry_offset` bytes into it.  `strict` adds
-    the checks of strict mode.  Raises UnsupportedInstruction for an instruction that is not covered, and PredecodeError
+    `code` is the text section, loaded at `base_address`; the kernel begins `entry_offset` bytes into it.
+    `strict` adds
+    the checks of strict mode.  Raises UnsupportedInstruction for an instruction that is not covered, and
+    PredecodeError
     for code that cannot be followed."""
     if arch not in _FP8:
         raise ValueError(f"arch must be one of {sorted(_FP8)}, not {arch!r}")
@@ -134,13 +150,18 @@ def translate_kernel(code: bytes, base_address: int, entry_offset: int, name: st
     resumes = _emit_body(context, program)
     symbol = mangled_name(name)
     fp8 = _FP8[arch]
-    resume_cases = "\n".join(f"    case {address - base_address:#x}u: goto L_{address:x};" for address in resumes)
+    resume_cases = "\n".join(
+        f"    case {address - base_address:#x}u: goto L_{address:x};" for address in resumes
+    )
     lines = [
         f"/* {name} for {arch} */",
         f"#define STRICT {int(strict)}",
         '#include "runtime.h"',
-        *(f"#define {macro}{kind} {function}{fp8}_{form}" for macro, function in (("FROM_", ""), ("TO_", "to_"))
-          for kind, form in (("FP8", "e4m3"), ("BF8", "e5m2"))),
+        *(
+            f"#define {macro}{kind} {function}{fp8}_{form}"
+            for macro, function in (("FROM_", ""), ("TO_", "to_"))
+            for kind, form in (("FP8", "e4m3"), ("BF8", "e5m2"))
+        ),
         "",
         context.helper_source(),
         context.step_table(),
@@ -153,7 +174,7 @@ def translate_kernel(code: bytes, base_address: int, entry_offset: int, name: st
         "    switch (w->resume) {",
         "    case 0: strict_begin(w); break;" if strict else "    case 0: break;",
         resume_cases,
-        "    default: fault(w, \"resumed at an unknown place\", -1, 0); return WAVE_FAULTED;",
+        '    default: fault(w, "resumed at an unknown place", -1, 0); return WAVE_FAULTED;',
         "    }",
         f"    goto L_{base_address + entry_offset:x};",
         *context.lines,

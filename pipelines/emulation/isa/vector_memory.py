@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import re
 
-from .context import M0, Access, Context
+from .context import M0, Context
 
 # Bytes, fill and half of a load or store by the part of its name behind LOAD_ or STORE_.
 _NARROW = {
-    "UBYTE": (1, "FILL_U8", 0), "SBYTE": (1, "FILL_I8", 0), "USHORT": (2, "FILL_U16", 0), "SSHORT": (2, "FILL_I16", 0),
-    "UBYTE_D16": (1, "FILL_U8", 1), "UBYTE_D16_HI": (1, "FILL_U8", 2), "SBYTE_D16": (1, "FILL_I8", 1),
-    "SBYTE_D16_HI": (1, "FILL_I8", 2), "SHORT_D16": (2, "FILL_U16", 1), "SHORT_D16_HI": (2, "FILL_U16", 2),
-    "BYTE": (1, "FILL_U8", 0), "BYTE_D16_HI": (1, "FILL_U8", 2), "SHORT": (2, "FILL_U16", 0),
+    "UBYTE": (1, "FILL_U8", 0),
+    "SBYTE": (1, "FILL_I8", 0),
+    "USHORT": (2, "FILL_U16", 0),
+    "SSHORT": (2, "FILL_I16", 0),
+    "UBYTE_D16": (1, "FILL_U8", 1),
+    "UBYTE_D16_HI": (1, "FILL_U8", 2),
+    "SBYTE_D16": (1, "FILL_I8", 1),
+    "SBYTE_D16_HI": (1, "FILL_I8", 2),
+    "SHORT_D16": (2, "FILL_U16", 1),
+    "SHORT_D16_HI": (2, "FILL_U16", 2),
+    "BYTE": (1, "FILL_U8", 0),
+    "BYTE_D16_HI": (1, "FILL_U8", 2),
+    "SHORT": (2, "FILL_U16", 0),
 }
-_FLOAT_ATOMICS = {"ADD_F32": 32, "PK_ADD_F16": 32, "PK_ADD_BF16": 32, "ADD_F64": 64, "MIN_F64": 64, "MAX_F64": 64}
+_FLOAT_ATOMICS = {
+    "ADD_F32": 32,
+    "PK_ADD_F16": 32,
+    "PK_ADD_BF16": 32,
+    "ADD_F64": 64,
+    "MIN_F64": 64,
+    "MAX_F64": 64,
+}
 _NO_ADDRESS = 0x7F
 
 
@@ -34,7 +50,21 @@ def atomic_of(suffix: str) -> tuple[str, int] | None:
         return suffix.lower(), _FLOAT_ATOMICS[suffix]
     bits = 64 if suffix.endswith("_X2") else 32
     stem = suffix.removesuffix("_X2").lower()
-    known = ("swap", "cmpswap", "add", "sub", "smin", "umin", "smax", "umax", "and", "or", "xor", "inc", "dec")
+    known = (
+        "swap",
+        "cmpswap",
+        "add",
+        "sub",
+        "smin",
+        "umin",
+        "smax",
+        "umax",
+        "and",
+        "or",
+        "xor",
+        "inc",
+        "dec",
+    )
     return (f"{stem}_{bits}", bits) if stem in known else None
 
 
@@ -57,7 +87,9 @@ def _emit_addresses(context: Context, segment: str) -> None:
         context.emit(f"    addresses_64(at, {context.vector_register(decoded.addr.offset, 2)}, {offset});")
     else:
         base = context.scalar(scalar, "u64")
-        context.emit(f"    addresses_32(at, {base}, {context.vector_register(decoded.addr.offset, 1)}, {offset});")
+        context.emit(
+            f"    addresses_32(at, {base}, {context.vector_register(decoded.addr.offset, 1)}, {offset});"
+        )
 
 
 def _data(context: Context, code: int, count: int, is_store: bool, accumulator: bool) -> str:
@@ -96,11 +128,18 @@ def _emit_load_or_store(context, segment, kind, suffix, accumulator) -> bool:
         return False
     decoded, is_store = context.instruction.decoded, kind == "STORE"
     _addresses(context, segment)
-    data = _data(context, (decoded.data if is_store else decoded.vdst).offset, max(1, shape[0] // 4), is_store, accumulator)
+    data = _data(
+        context,
+        (decoded.data if is_store else decoded.vdst).offset,
+        max(1, shape[0] // 4),
+        is_store,
+        accumulator,
+    )
     flat = int(segment == "FLAT")
     function = "store_lanes" if is_store else "load_lanes"
     helper = context.helper(
-        context.instruction.name, "struct Wave *w, uint32_t *data, const uint64_t *addresses, uint64_t at",
+        context.instruction.name,
+        "struct Wave *w, uint32_t *data, const uint64_t *addresses, uint64_t at",
         f"    {function}(w, data, addresses, {shape_source(shape)}, {flat}, at);",
     )
     context.emit(f"    {helper}(w, {data}, at, {context.instruction.address:#x}ull);")
@@ -120,10 +159,14 @@ def _emit_scratch(context, kind, suffix, accumulator) -> bool:
     move = context.vector_register if is_store else context.vector_destination
     data = move((decoded.data if is_store else decoded.vdst).offset, max(1, shape[0] // 4), accumulator)
     helper = context.helper(
-        context.instruction.name, "struct Wave *w, uint32_t *data, const uint32_t *lanes, uint32_t base, int32_t offset, uint64_t at",
+        context.instruction.name,
+        "struct Wave *w, uint32_t *data, const uint32_t *lanes, uint32_t base, int32_t offset, uint64_t at",
         f"    scratch_lanes(w, data, lanes, base, offset, {shape_source(shape)}, {int(is_store)}, at);",
     )
-    context.emit(f"    {helper}(w, {data}, {lanes}, {base}, {_signed(decoded.offset, 13)}, {context.instruction.address:#x}ull);")
+    context.emit(
+        f"    {helper}(w, {data}, {lanes}, {base}, {_signed(decoded.offset, 13)}, "
+        f"{context.instruction.address:#x}ull);"
+    )
     return True
 
 
@@ -135,7 +178,9 @@ def _emit_global_to_lds(context, suffix) -> bool:
     with context.needing("NEED_ADDRESS"):
         context.read(M0, 1)
     offset = _signed(context.instruction.decoded.offset, 13)
-    context.emit(f"    global_to_lds(w, at, {offset}, {shape_source(shape)}, {context.instruction.address:#x}ull);")
+    context.emit(
+        f"    global_to_lds(w, at, {offset}, {shape_source(shape)}, {context.instruction.address:#x}ull);"
+    )
     return True
 
 
@@ -158,13 +203,18 @@ def _emit_atomic(context, segment, suffix, accumulator) -> bool:
     decoded = context.instruction.decoded
     _addresses(context, segment)
     data, second, destination = _atomic_arguments(
-        context, name, bits, decoded.data.offset, decoded.vdst.offset, bool(decoded.sc0), accumulator)
+        context, name, bits, decoded.data.offset, decoded.vdst.offset, bool(decoded.sc0), accumulator
+    )
     helper = context.helper(
         context.instruction.name,
-        "struct Wave *w, uint32_t *d, const uint64_t *addresses, const uint32_t *data, const uint32_t *second, uint64_t at",
-        f"    GLOBAL_ATOMIC(w, d, addresses, data, second, {name}, uint{bits}_t, {int(segment == 'FLAT')}, at)",
+        "struct Wave *w, uint32_t *d, const uint64_t *addresses, const uint32_t *data, const uint32_t "
+        "*second, uint64_t at",
+        f"    GLOBAL_ATOMIC(w, d, addresses, data, second, {name}, uint{bits}_t, "
+        f"{int(segment == 'FLAT')}, at)",
     )
-    context.emit(f"    {helper}(w, {destination}, at, {data}, {second}, {context.instruction.address:#x}ull);")
+    context.emit(
+        f"    {helper}(w, {destination}, at, {data}, {second}, {context.instruction.address:#x}ull);"
+    )
     return True
 
 
@@ -197,23 +247,43 @@ def emit_buffer(context: Context) -> bool:
     context.emit("{")
     context.emit(f"    const struct Buffer buffer = buffer_of(w, {descriptor});")
     context.emit("    uint64_t at[64];")
-    context.emit(f"    if (!buffer_offsets(w, at, buffer, {index}, {lanes}, {decoded.offset}, {at})) return WAVE_FAULTED;")
-    parameters = "struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets, uint32_t scalar, "
+    context.emit(
+        f"    if (!buffer_offsets(w, at, buffer, {index}, {lanes}, {decoded.offset}, {at})) return "
+        f"WAVE_FAULTED;"
+    )
+    parameters = (
+        "struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets, uint32_t scalar, "
+    )
     if kind == "ATOMIC":
         data, second, destination = _atomic_arguments(
-            context, atomic[0], atomic[1], decoded.vdata.offset, decoded.vdata.offset, bool(decoded.sc0), accumulator)
+            context,
+            atomic[0],
+            atomic[1],
+            decoded.vdata.offset,
+            decoded.vdata.offset,
+            bool(decoded.sc0),
+            accumulator,
+        )
         helper = context.helper(
-            name, parameters + "const uint32_t *data, const uint32_t *second, uint64_t at",
-            f"    BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, {atomic[0]}, uint{atomic[1]}_t, at)")
+            name,
+            parameters + "const uint32_t *data, const uint32_t *second, uint64_t at",
+            f"    BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, {atomic[0]}, "
+            f"uint{atomic[1]}_t, at)",
+        )
         context.emit(f"    {helper}(w, {destination}, buffer, at, {scalar}, {data}, {second}, {at});")
     elif decoded.lds:
-        context.emit(f"    buffer_to_lds(w, buffer, at, {scalar}, {decoded.offset}, {shape_source(shape)}, {at});")
+        context.emit(
+            f"    buffer_to_lds(w, buffer, at, {scalar}, {decoded.offset}, {shape_source(shape)}, {at});"
+        )
     else:
         is_store = kind == "STORE"
         data = _data(context, decoded.vdata.offset, max(1, shape[0] // 4), is_store, accumulator)
         function = "buffer_store" if is_store else "buffer_load"
-        helper = context.helper(name, parameters + "uint64_t at",
-                                f"    {function}(w, d, buffer, offsets, scalar, {shape_source(shape)}, at);")
+        helper = context.helper(
+            name,
+            parameters + "uint64_t at",
+            f"    {function}(w, d, buffer, offsets, scalar, {shape_source(shape)}, at);",
+        )
         context.emit(f"    {helper}(w, {data}, buffer, at, {scalar}, {at});")
     context.emit("}")
     context.stop_on_fault()

@@ -1,7 +1,8 @@
-"""What each plain vector instruction computes in one lane: one line per opcode.
+"""What each plain vector instruction computes in one lane: one entry per opcode.
 
 A line reads `NAME result(sources) expression`, the sources being called a, b, c in the order of the encoding:
-  f32 f64 f16 u32 i32 u16 i16 u64 i64  a number of that type (f16 arrives as a float, and a float result is rounded)
+  f32 f64 f16 u32 i32 u16 i16 u64 i64  a number of that type (f16 arrives as a float, and a float result is
+  rounded)
   b32    the raw 32 bits (no float modifiers)            raw_f32 raw_f16  raw bits, float modifiers applied
   bit    this lane's bit of a mask (VCC, or src2 of the long form)
   vcc    this lane's bit of VCC, called e               mode   the MODE register
@@ -169,8 +170,10 @@ V_MAD_I32_I16 i32(i16,i16,u32) (uint32_t)((int32_t)a * b) + c
 V_MUL_LO_U32 u32(u32,u32) a * b
 V_MUL_HI_U32 u32(u32,u32) (uint64_t)a * b >> 32
 V_MUL_HI_I32 i32(i32,i32) (int64_t)a * b >> 32
-V_MAD_U64_U32 u64(u32,u32,u64) (uint64_t)a * b + c ; __builtin_add_overflow((uint64_t)a * b, c, &(uint64_t){0})
-V_MAD_I64_I32 i64(i32,i32,i64) (uint64_t)((int64_t)a * b) + (uint64_t)c ; __builtin_add_overflow((int64_t)a * b, c, &(int64_t){0})
+V_MAD_U64_U32 u64(u32,u32,u64) (uint64_t)a * b + c ; __builtin_add_overflow((uint64_t)a * b, c,
+  &(uint64_t){0})
+V_MAD_I64_I32 i64(i32,i32,i64) (uint64_t)((int64_t)a * b) + (uint64_t)c ; __builtin_add_overflow((int64_t)a *
+  b, c, &(int64_t){0})
 V_MIN_I32 i32(i32,i32) min_i32(a, b)
 V_MAX_I32 i32(i32,i32) max_i32(a, b)
 V_MIN_U32 u32(u32,u32) min_u32(a, b)
@@ -208,22 +211,28 @@ V_OR3_B32 u32(u32,u32,u32) a | b | c
 V_LSHL_ADD_U64 u64(u64,u32,u64) (a << (b & 7)) + c
 V_BCNT_U32_B32 u32(u32,u32) (uint32_t)__builtin_popcount(a) + b
 V_MBCNT_LO_U32_B32 u32(u32,u32) (uint32_t)__builtin_popcount(a & (uint32_t)(((uint64_t)1 << l) - 1)) + b
-V_MBCNT_HI_U32_B32 u32(u32,u32) (uint32_t)__builtin_popcount(a & (uint32_t)((((uint64_t)1 << l) - 1) >> 32)) + b
+V_MBCNT_HI_U32_B32 u32(u32,u32) (uint32_t)__builtin_popcount(a & (uint32_t)((((uint64_t)1 << l) - 1) >> 32))
+  + b
 V_SAD_U8 u32(u32,u32,u32) sad_u8(a, b) + c
 V_SAD_HI_U8 u32(u32,u32,u32) (sad_u8(a, b) << 16) + c
 V_SAD_U16 u32(u32,u32,u32) difference(a & 65535, b & 65535) + difference(a >> 16, b >> 16) + c
 V_SAD_U32 u32(u32,u32,u32) difference(a, b) + c
 V_LERP_U8 u32(u32,u32,u32) lerp_u8(a, b, c)
-V_CVT_PK_U8_F32 u32(f32,u32,u32) (c & ~(255u << (b & 3) * 8)) | (uint32_t)to_range(a, 0.0f, 255.0f) << (b & 3) * 8
-V_ASHR_PK_I8_I32 keep16:u16(i32,i32,u32) (clamp_i64(a >> (c & 31), -128, 127) & 255) | (clamp_i64(b >> (c & 31), -128, 127) & 255) << 8
-V_ASHR_PK_U8_I32 keep16:u16(i32,i32,u32) clamp_i64(a >> (c & 31), 0, 255) | clamp_i64(b >> (c & 31), 0, 255) << 8
+V_CVT_PK_U8_F32 u32(f32,u32,u32) (c & ~(255u << (b & 3) * 8)) | (uint32_t)to_range(a, 0.0f, 255.0f) << (b &
+  3) * 8
+V_ASHR_PK_I8_I32 keep16:u16(i32,i32,u32) (clamp_i64(a >> (c & 31), -128, 127) & 255) | (clamp_i64(b >> (c &
+  31), -128, 127) & 255) << 8
+V_ASHR_PK_U8_I32 keep16:u16(i32,i32,u32) clamp_i64(a >> (c & 31), 0, 255) | clamp_i64(b >> (c & 31), 0, 255)
+  << 8
 V_CVT_PK_F16_F32 u32(f32,f32) bits_f16(a) | bits_f16(b) << 16
 V_CVT_PK_BF16_F32 u32(f32,f32) bits_bf16(a) | bits_bf16(b) << 16
 V_CVT_PKRTZ_F16_F32 u32(f32,f32) to_f16_toward_zero(a) | to_f16_toward_zero(b) << 16
 V_CVT_PK_U16_U32 u32(u32,u32) min_u32(a, 65535) | min_u32(b, 65535) << 16
 V_CVT_PK_I16_I32 u32(i32,i32) (clamp_i64(a, -32768, 32767) & 65535) | clamp_i64(b, -32768, 32767) << 16
-V_CVT_PKNORM_I16_F32 u32(f32,f32) (uint16_t)to_range(__builtin_rintf(a * 32767.0f), -32767.0f, 32767.0f) | (uint32_t)to_range(__builtin_rintf(b * 32767.0f), -32767.0f, 32767.0f) << 16
-V_CVT_PKNORM_U16_F32 u32(f32,f32) (uint32_t)to_range(__builtin_rintf(a * 65535.0f), 0.0f, 65535.0f) | (uint32_t)to_range(__builtin_rintf(b * 65535.0f), 0.0f, 65535.0f) << 16
+V_CVT_PKNORM_I16_F32 u32(f32,f32) (uint16_t)to_range(__builtin_rintf(a * 32767.0f), -32767.0f, 32767.0f) |
+  (uint32_t)to_range(__builtin_rintf(b * 32767.0f), -32767.0f, 32767.0f) << 16
+V_CVT_PKNORM_U16_F32 u32(f32,f32) (uint32_t)to_range(__builtin_rintf(a * 65535.0f), 0.0f, 65535.0f) |
+  (uint32_t)to_range(__builtin_rintf(b * 65535.0f), 0.0f, 65535.0f) << 16
 V_ADD_CO_U32 u32(u32,u32) a + b ; (uint64_t)a + b >> 32
 V_SUB_CO_U32 u32(u32,u32) a - b ; b > a
 V_SUBREV_CO_U32 u32(u32,u32) b - a ; a > b
@@ -248,27 +257,49 @@ V_CVT_PK_F32_FP8 u64(u32) pair_f32(FROM_FP8(a & 255), FROM_FP8(a >> 8 & 255))
 V_CVT_PK_F32_BF8 u64(u32) pair_f32(FROM_BF8(a & 255), FROM_BF8(a >> 8 & 255))
 V_CVT_PK_FP8_F32 keep16:u16(f32,f32,mode) TO_FP8(a, c & FP16_OVFL) | TO_FP8(b, c & FP16_OVFL) << 8
 V_CVT_PK_BF8_F32 keep16:u16(f32,f32,mode) TO_BF8(a, c & FP16_OVFL) | TO_BF8(b, c & FP16_OVFL) << 8
-V_CVT_SCALEF32_PK_FP8_F32 keep16:u16(f32,f32,u32,mode) TO_FP8(unscale(a, c), e & FP16_OVFL) | TO_FP8(unscale(b, c), e & FP16_OVFL) << 8
-V_CVT_SCALEF32_PK_BF8_F32 keep16:u16(f32,f32,u32,mode) TO_BF8(unscale(a, c), e & FP16_OVFL) | TO_BF8(unscale(b, c), e & FP16_OVFL) << 8
+V_CVT_SCALEF32_PK_FP8_F32 keep16:u16(f32,f32,u32,mode) TO_FP8(unscale(a, c), e & FP16_OVFL) |
+  TO_FP8(unscale(b, c), e & FP16_OVFL) << 8
+V_CVT_SCALEF32_PK_BF8_F32 keep16:u16(f32,f32,u32,mode) TO_BF8(unscale(a, c), e & FP16_OVFL) |
+  TO_BF8(unscale(b, c), e & FP16_OVFL) << 8
 V_CVT_SCALEF32_PK_F32_FP8 u64(u16,u32) pair_f32(rescale(FROM_FP8(a & 255), b), rescale(FROM_FP8(a >> 8), b))
 V_CVT_SCALEF32_PK_F32_BF8 u64(u16,u32) pair_f32(rescale(FROM_BF8(a & 255), b), rescale(FROM_BF8(a >> 8), b))
-V_CVT_SCALEF32_PK_F16_FP8 u32(u16,u32) bits_f16(rescale(FROM_FP8(a & 255), b)) | bits_f16(rescale(FROM_FP8(a >> 8), b)) << 16
-V_CVT_SCALEF32_PK_BF16_FP8 u32(u16,u32) bits_bf16(rescale(FROM_FP8(a & 255), b)) | bits_bf16(rescale(FROM_FP8(a >> 8), b)) << 16
+V_CVT_SCALEF32_PK_F16_FP8 u32(u16,u32) bits_f16(rescale(FROM_FP8(a & 255), b)) | bits_f16(rescale(FROM_FP8(a
+  >> 8), b)) << 16
+V_CVT_SCALEF32_PK_BF16_FP8 u32(u16,u32) bits_bf16(rescale(FROM_FP8(a & 255), b)) |
+  bits_bf16(rescale(FROM_FP8(a >> 8), b)) << 16
 V_CVT_SCALEF32_F32_FP8 f32(u32,u32,SELECT) rescale(FROM_FP8(a >> 8 * (SELECT & 3) & 255), b)
 V_CVT_SCALEF32_F32_BF8 f32(u32,u32,SELECT) rescale(FROM_BF8(a >> 8 * (SELECT & 3) & 255), b)
-V_CVT_SCALEF32_PK_F32_FP4 u64(u32,u32,SELECT) pair_f32(rescale(ocp_e2m1(a >> 8 * (SELECT & 3) & 15), b), rescale(ocp_e2m1(a >> (8 * (SELECT & 3) + 4) & 15), b))
-V_CVT_SCALEF32_PK_F16_FP4 u32(u32,u32,SELECT) bits_f16(rescale(ocp_e2m1(a >> 8 * (SELECT & 3) & 15), b)) | bits_f16(rescale(ocp_e2m1(a >> (8 * (SELECT & 3) + 4) & 15), b)) << 16
-V_CVT_SCALEF32_PK_BF16_FP4 u32(u32,u32,SELECT) bits_bf16(rescale(ocp_e2m1(a >> 8 * (SELECT & 3) & 15), b)) | bits_bf16(rescale(ocp_e2m1(a >> (8 * (SELECT & 3) + 4) & 15), b)) << 16
-V_CVT_SCALEF32_PK_FP4_F32 u32(f32,f32,u32,SELECT,D) replace_byte(d, SELECT >> 2, to_ocp_e2m1(unscale(a, c)) | to_ocp_e2m1(unscale(b, c)) << 4)
+V_CVT_SCALEF32_PK_F32_FP4 u64(u32,u32,SELECT) pair_f32(rescale(ocp_e2m1(a >> 8 * (SELECT & 3) & 15), b),
+  rescale(ocp_e2m1(a >> (8 * (SELECT & 3) + 4) & 15), b))
+V_CVT_SCALEF32_PK_F16_FP4 u32(u32,u32,SELECT) bits_f16(rescale(ocp_e2m1(a >> 8 * (SELECT & 3) & 15), b)) |
+  bits_f16(rescale(ocp_e2m1(a >> (8 * (SELECT & 3) + 4) & 15), b)) << 16
+V_CVT_SCALEF32_PK_BF16_FP4 u32(u32,u32,SELECT) bits_bf16(rescale(ocp_e2m1(a >> 8 * (SELECT & 3) & 15), b)) |
+  bits_bf16(rescale(ocp_e2m1(a >> (8 * (SELECT & 3) + 4) & 15), b)) << 16
+V_CVT_SCALEF32_PK_FP4_F32 u32(f32,f32,u32,SELECT,D) replace_byte(d, SELECT >> 2, to_ocp_e2m1(unscale(a, c)) |
+  to_ocp_e2m1(unscale(b, c)) << 4)
 V_BITOP3_B32 u32(u32,u32,u32,TABLE) bitop3(a, b, c, TABLE)
 V_BITOP3_B16 keep16:u16(u16,u16,u16,TABLE) bitop3(a, b, c, TABLE)
 """
 
 _CONDITIONS = {
-    "F": "0", "LT": "a < b", "EQ": "a == b", "LE": "a <= b", "GT": "a > b", "LG": "(a < b) | (a > b)", "NE": "a != b",
-    "GE": "a >= b", "O": "(a == a) & (b == b)", "U": "(a != a) | (b != b)", "NGE": "!(a >= b)",
-    "NLG": "!((a < b) | (a > b))", "NGT": "!(a > b)", "NLE": "!(a <= b)", "NEQ": "!(a == b)", "NLT": "!(a < b)",
-    "TRU": "1", "T": "1",
+    "F": "0",
+    "LT": "a < b",
+    "EQ": "a == b",
+    "LE": "a <= b",
+    "GT": "a > b",
+    "LG": "(a < b) | (a > b)",
+    "NE": "a != b",
+    "GE": "a >= b",
+    "O": "(a == a) & (b == b)",
+    "U": "(a != a) | (b != b)",
+    "NGE": "!(a >= b)",
+    "NLG": "!((a < b) | (a > b))",
+    "NGT": "!(a > b)",
+    "NLE": "!(a <= b)",
+    "NEQ": "!(a == b)",
+    "NLT": "!(a < b)",
+    "TRU": "1",
+    "T": "1",
 }
 
 
@@ -288,7 +319,7 @@ class LaneOperation:
 
 def _parse(table: str) -> dict[str, LaneOperation]:
     operations = {}
-    for line in table.strip().splitlines():
+    for line in table.strip().replace("\n  ", " ").splitlines():
         if not line:
             continue
         name, signature, expression = line.split(" ", 2)
@@ -296,7 +327,12 @@ def _parse(table: str) -> dict[str, LaneOperation]:
         expression, _, carry = expression.partition(" ; ")
         keeps_half = result.startswith("keep16:")
         operations[name] = LaneOperation(
-            name, result.removeprefix("keep16:"), tuple(sources.split(",")), expression, carry or None, keeps_half
+            name,
+            result.removeprefix("keep16:"),
+            tuple(sources.split(",")),
+            expression,
+            carry or None,
+            keeps_half,
         )
     return operations
 
@@ -308,7 +344,11 @@ def _comparisons() -> dict[str, LaneOperation]:
         for condition, expression in _CONDITIONS.items():
             name = f"V_CMP_{condition}_{kind}"
             operations[name] = LaneOperation(name, "mask", (lane_type, lane_type), expression)
-    for kind, function, source in (("F32", "class_f32", "raw_f32"), ("F64", "class_f64", "f64"), ("F16", "class_f16", "raw_f16")):
+    for kind, function, source in (
+        ("F32", "class_f32", "raw_f32"),
+        ("F64", "class_f64", "f64"),
+        ("F16", "class_f16", "raw_f16"),
+    ):
         name = f"V_CMP_CLASS_{kind}"
         operations[name] = LaneOperation(name, "mask", (source, "u32"), f"{function}(a, b)")
     return operations

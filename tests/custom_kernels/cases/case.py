@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 
@@ -40,11 +39,6 @@ class Case:
 def _flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
     # Flattened first: a [G, 1] tensor may count as contiguous and still not be viewable as bytes.
     return tensor.flatten().contiguous().view(torch.uint8)
-
-
-def as_bytes(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor's bytes as uint8 [..., itemsize * last]."""
-    return tensor.detach().contiguous().view(torch.uint8).numpy()
 
 
 def _fp8_steps(given: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,7 @@ def test_other_bytes_are_refused(data, message):
 def test_damage_never_raises_anything_else(code):
     generator = random.Random(7)
     refused = 0
-    for _ in range(300):
+    for _ in range(2000):
         damaged = bytearray(code[: generator.choice([len(code), generator.randrange(len(code))])])
         for _ in range(generator.randrange(4)):
             damaged[generator.randrange(len(damaged))] = generator.randrange(256)
@@ -80,4 +80,4 @@ def test_damage_never_raises_anything_else(code):
             code_object.parse(bytes(damaged), "gfx942")
         except CodeObjectError:
             refused += 1
-    assert refused > 100
+    assert refused > 700

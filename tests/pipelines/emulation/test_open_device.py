@@ -1,7 +1,9 @@
 """The Python surface: opening devices, faults as Python errors, counters, and what importing costs."""
 
+import contextlib
 import subprocess
 import sys
+from pathlib import Path
 
 import iree.compiler.tools as compiler
 import iree.runtime
@@ -35,6 +37,7 @@ def _load(module: bytes, device):
 @pytest.mark.parametrize("strict", [True, False])
 def test_both_architectures_run_in_one_process(modules, strict):
     emulation.dispatch_counters()
+    emulation.pending_fault()
     values = np.arange(1000, dtype=np.float32)
     for arch in emulation.ARCHITECTURES:
         loaded = _load(modules[arch], emulation.open_device(arch, strict))
@@ -44,6 +47,34 @@ def test_both_architectures_run_in_one_process(modules, strict):
         assert counters.bytes_stored == 4000 and counters.bytes_loaded >= 8000
         assert (counters.cache_lines is not None) == strict
     assert emulation.pending_fault() is None and emulation.dispatch_counters() == []
+
+
+@pytest.mark.parametrize("arch", emulation.ARCHITECTURES)
+def test_parameters_load_and_a_cache_is_written_in_place(tmp_path, arch):
+    text = (Path(__file__).parent / "mlir" / "linear_into_cache.mlir").read_text()
+    flags = ["--iree-hal-target-device=hip", f"--iree-rocm-target={arch}"]
+    generator = np.random.default_rng(0)
+    weight = generator.integers(-4, 4, (64, 48)).astype(np.float32)
+    index = iree.runtime.ParameterIndex()
+    index.add_buffer("weight", weight.tobytes())
+    index.create_archive_file(str(tmp_path / "weights.irpa"))
+
+    device = emulation.open_device(arch, True)
+    config = iree.runtime.Config(device=device)
+    index = iree.runtime.ParameterIndex()
+    index.load(str(tmp_path / "weights.irpa"))
+    parameters = iree.runtime.create_io_parameters_module(
+        config.vm_instance, index.create_provider(scope="model")
+    )
+    main = iree.runtime.VmModule.copy_buffer(config.vm_instance, compiler.compile_str(text, extra_args=flags))
+    model = iree.runtime.load_vm_modules(parameters, main, config=config)[-1]
+    expected = np.zeros((128, 48), np.float32)
+    cache = iree.runtime.asdevicearray(device, expected)
+    for row in (3, 40, 120):
+        x = generator.integers(-4, 4, (8, 64)).astype(np.float32)
+        expected[row : row + 8] = x @ weight
+        model.main(x, cache, np.int32(row))
+        np.testing.assert_array_equal(cache.to_host(), expected)
 
 
 def test_the_other_architectures_module_is_one_clear_error(modules):
@@ -62,9 +93,21 @@ def test_another_architecture_is_refused():
 
 
 def test_a_driver_of_a_real_device_is_refused(monkeypatch):
-    monkeypatch.setattr(driver, "_devices", lambda: {"AMD Instinct MI300X": 1})
+    real = contextlib.nullcontext({"AMD Instinct MI300X": 1})
+    monkeypatch.setattr(driver, "_emulated_devices", lambda: real)
     with pytest.raises(PredecodeError, match="drives AMD Instinct MI300X, which is not the emulated one"):
         emulation.open_device("gfx942", True)
+
+
+def test_nobody_gets_the_emulated_device_for_a_real_one():
+    emulation.open_device("gfx942", False)
+    for ask in (lambda: iree.runtime.get_driver("hip").query_available_devices(), _open_real_device):
+        with pytest.raises((RuntimeError, ValueError), match="hipErrorNoDevice"):
+            ask()
+
+
+def _open_real_device():
+    return iree.runtime.get_device("hip", cache=False)
 
 
 def test_a_missing_extra_is_named(monkeypatch):

@@ -1,6 +1,7 @@
 """A small evaluator of AMD's instruction pseudo-code (as the tinygrad wheel carries it), for one lane.
 
-Values are `Number`s: an integer or float with a width.  Registers are plain integers of bits.  Only what the plain
+Values are `Number`s: an integer or float with a width.  Registers are plain integers of bits.  Only what
+the plain
 vector and scalar instructions use is understood; anything else raises NotImplementedError."""
 
 import math
@@ -10,11 +11,14 @@ from fractions import Fraction
 
 import numpy as np
 
-TOKEN = re.compile(r"""\s*(?:
+TOKEN = re.compile(
+    r"""\s*(?:
     (?P<cast>\d+'(?:BF|[UIFB])(?=\())|(?P<sized>\d+'-?(?:0x[0-9a-fA-F]+|\d+\.\d+|\d+)U?)|(?P<hex>0x[0-9a-fA-F]+)(?:ULL|LL|U)?|
     (?P<float>\d+\.\d+)F?|(?P<long>\d+)(?:ULL|LL)|(?P<int>\d+)U?|(?P<name>[A-Za-z_]\w*)|
     (?P<op>\*\*|<<|>>|<=|>=|==|!=|<>|&&|\|\||\+=|-=|[-+*/&|^~!<>=?:(){}\[\],.;])
-)""", re.VERBOSE)
+)""",
+    re.VERBOSE,
+)
 FLOAT_TYPES = {"f16": np.float16, "f32": np.float32, "f64": np.float64}
 
 
@@ -58,7 +62,9 @@ def rounded(value, width: int) -> Number:
             return Number(float(near), width, "f")
         options = [near, np.nextafter(near, kind(np.inf)), np.nextafter(near, kind(-np.inf))]
     finite = [option for option in options if np.isfinite(option)]
-    best = min(finite, key=lambda o: (abs(Fraction(float(o)) - value), int.from_bytes(o.tobytes(), "little") & 1))
+    best = min(
+        finite, key=lambda o: (abs(Fraction(float(o)) - value), int.from_bytes(o.tobytes(), "little") & 1)
+    )
     return Number(float(best), width, "f")
 
 
@@ -84,7 +90,8 @@ class Break(Exception):
 
 
 class Evaluator:
-    """Runs one instruction's text.  `registers` maps S0, S1, S2, D0, VCC, SCC to integers and receives the results."""
+    """Runs one instruction's text.  `registers` maps S0, S1, S2, D0, VCC, SCC to integers and receives the
+    results."""
 
     def __init__(self, text: str, registers: dict[str, int], lane: int = 0):
         text = re.sub(r"//[^\n]*|declare [^;\n]*", "", text).replace("\n", " ; ")
@@ -92,7 +99,7 @@ class Evaluator:
         while position < len(text.rstrip()):
             match = TOKEN.match(text, position)
             if match is None:
-                raise NotImplementedError(text[position:position + 20])
+                raise NotImplementedError(text[position : position + 20])
             self.tokens.append((match.lastgroup, match[match.lastgroup]))
             position = match.end()
         self.at, self.names, self.lane = 0, dict(registers), lane
@@ -254,8 +261,19 @@ class Evaluator:
         no = self.ternary()
         return yes if truth(condition) else no
 
-    LEVELS = (("||",), ("&&",), ("|",), ("^",), ("&",), ("==", "!=", "<>"), ("<", ">", "<=", ">="), ("<<", ">>"),
-              ("+", "-"), ("*", "/"), ("**",))
+    LEVELS = (
+        ("||",),
+        ("&&",),
+        ("|",),
+        ("^",),
+        ("&",),
+        ("==", "!=", "<>"),
+        ("<", ">", "<=", ">="),
+        ("<<", ">>"),
+        ("+", "-"),
+        ("*", "/"),
+        ("**",),
+    )
 
     def binary(self, level: int) -> Number:
         if level == len(self.LEVELS):
@@ -303,7 +321,7 @@ class Evaluator:
             self.take("]")
             bits = value.bits()
             if low > high:
-                part = f"{bits:0{low + 1}b}"[-(low + 1):][::-1]
+                part = f"{bits:0{low + 1}b}"[-(low + 1) :][::-1]
                 value = Number(int(part, 2), low - high + 1, "u")
             else:
                 value = from_bits(bits >> low, high - low + 1, "u")
@@ -319,7 +337,9 @@ class Evaluator:
             return convert(value, int(width), kind)
         if group == "sized":
             width, text = token.rstrip("U").split("'")
-            return Number(float(text), int(width), "f") if "." in text else Number(int(text, 0), int(width), "u")
+            return (
+                Number(float(text), int(width), "f") if "." in text else Number(int(text, 0), int(width), "u")
+            )
         if group == "hex":
             return Number(int(token, 16), 64 if len(token) > 10 else 32, "b")
         if group == "float":
@@ -383,27 +403,46 @@ def arithmetic(operator: str, a: Number, b: Number) -> Number:
     if operator == "&&":
         return Number(int(truth(a) and truth(b)), 1, "u")
     x, y = a.value, b.value
-    compare = {"==": x == y, "!=": x != y, "<>": x < y or x > y, "<": x < y, ">": x > y, "<=": x <= y, ">=": x >= y}
+    compare = {
+        "==": x == y,
+        "!=": x != y,
+        "<>": x < y or x > y,
+        "<": x < y,
+        ">": x > y,
+        "<=": x <= y,
+        ">=": x >= y,
+    }
     if operator in compare:
         return Number(int(compare[operator]), 1, "u")
     if "f" in (a.kind, b.kind):
-        # A float literal takes the width of the other operand, as C's usual conversions would not: all are exact here.
+        # A float literal takes the width of the other operand, as C's usual conversions would not: all are
+        # exact here.
         width = min(n.width for n in (a, b) if n.kind == "f")
         with np.errstate(all="ignore"):
             p, q = np.float64(x), np.float64(y)
             if operator == "**":
-                return Number(float(p ** q), 64, "f")
-            result = {"+": p + q, "-": p - q, "*": p * q, "/": p / q}[operator] if operator in "+-*/" else None
+                return Number(float(p**q), 64, "f")
+            result = (
+                {"+": p + q, "-": p - q, "*": p * q, "/": p / q}[operator] if operator in "+-*/" else None
+            )
         if result is None:
             raise NotImplementedError(operator)
         return rounded(float(result), width)
     width = max(a.width, b.width, 32)
-    kind = "i" if a.kind == "i" and b.kind in ("i", "u") else "u" if a.kind == "u" else b.kind if a.kind == "b" else a.kind
+    kind = (
+        "i"
+        if a.kind == "i" and b.kind in ("i", "u")
+        else "u"
+        if a.kind == "u"
+        else b.kind
+        if a.kind == "b"
+        else a.kind
+    )
     if operator in ("<<", ">>"):
         width, kind = max(a.width, 32), a.kind
         result = x << y if operator == "<<" else x >> y
     elif operator == "**":
-        return Number(float(2.0 ** y if y < 5000 else math.inf), 64, "f")
+        return Number(float(2.0**y if y < 5000 else math.inf), 64, "f")
     else:
         result = {"+": x + y, "-": x - y, "*": x * y, "|": x | y, "&": x & y, "^": x ^ y}[operator]
     return from_bits(result, width, kind)
@@ -449,7 +488,10 @@ def call(name: str, arguments: list[Number]) -> Number:
         width = int(arguments[1].value)
         return from_bits(from_bits(a.bits(), width, "i").value if width else 0, a.width, "i")
     if name == "sqrt":
-        return rounded(math.sqrt(a.value) if a.value >= 0 else math.copysign(math.nan, 1) if a.value != 0 else a.value, a.width)
+        return rounded(
+            math.sqrt(a.value) if a.value >= 0 else math.copysign(math.nan, 1) if a.value != 0 else a.value,
+            a.width,
+        )
     if match := re.fullmatch(r"v_(min|max)(3?)_([fiu])(\d+)", name):
         choose = min if match[1] == "min" else max
         numbers = [n for n in arguments if not (n.kind == "f" and math.isnan(n.value))]
@@ -462,10 +504,14 @@ def call(name: str, arguments: list[Number]) -> Number:
         if kind == "f":
             return rounded(a.value, width)
         if a.kind == "f":
-            low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
+            low, high = (
+                (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
+            )
             return Number(_to_integer(a.value, low, high), width, kind)
         if int(match[2]) > width:  # narrowing saturates
-            low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
+            low, high = (
+                (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
+            )
             return Number(min(max(a.value, low), high), width, kind)
         return Number(a.value, width, kind)
     raise NotImplementedError(name)

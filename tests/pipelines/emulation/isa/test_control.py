@@ -5,7 +5,15 @@ import pytest
 
 from predecode.pipelines.emulation.isa.translate import UnsupportedInstruction, translate_kernel
 from tests.pipelines.emulation.isa.wave_runner import (
-    BARRIER, CODE_ADDRESS, ENDED, S_ENDPGM, YIELDED, assemble, kernel, load, make_group)
+    BARRIER,
+    CODE_ADDRESS,
+    ENDED,
+    S_ENDPGM,
+    YIELDED,
+    assemble,
+    kernel,
+    make_group,
+)
 
 LANES = np.arange(64)
 
@@ -15,7 +23,8 @@ def test_divergent_loop():
     group = make_group()
     group.vgpr(0)[:] = LANES + 1
     group.vgpr(1)[:] = 0
-    group.run(kernel("""
+    group.run(
+        kernel("""
         s_mov_b64 s[2:3], exec
         loop:
         v_cmp_ne_u32 vcc, 1, v0
@@ -31,7 +40,8 @@ def test_divergent_loop():
         s_branch loop
         done:
         s_mov_b64 exec, s[2:3]
-    """))
+    """)
+    )
 
     def steps(n):
         count = 0
@@ -44,7 +54,8 @@ def test_divergent_loop():
 
 def test_call_and_return():
     group = make_group()
-    group.run(kernel("""
+    group.run(
+        kernel("""
         s_mov_b32 s0, 1
         s_getpc_b64 s[4:5]
         here:
@@ -58,7 +69,8 @@ def test_call_and_return():
         s_setpc_b64 s[30:31]
         end:
         s_nop 0
-    """))
+    """)
+    )
     assert not group.faults and group.waves[0].sgpr[0] == 21
 
 
@@ -84,16 +96,23 @@ def test_waves_exchange_through_lds():
         group.vgpr(0, i)[:] = 4 * (64 * i + LANES)
         group.vgpr(1, i)[:] = 4 * (1023 - 64 * i - LANES)
         group.vgpr(2, i)[:] = 64 * i + LANES
-    group.run(kernel("ds_write_b32 v0, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v3, v1\ns_waitcnt lgkmcnt(0)"))
+    group.run(
+        kernel(
+            "ds_write_b32 v0, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v3, v1\ns_waitcnt lgkmcnt(0)"
+        )
+    )
     for i in range(16):
         np.testing.assert_array_equal(group.vgpr(3, i), 1023 - 64 * i - LANES)
 
 
-@pytest.mark.parametrize("text,name", [
-    ("v_cubeid_f32 v0, v1, v2, v3", "v_cubeid_f32"),
-    ("v_mfma_f32_32x32x2_f32 v[0:15], v16, v17, v[0:15] cbsz:1", "v_mfma_f32_32x32x2_f32"),
-    ("s_getreg_b32 s0, hwreg(HW_REG_TRAPSTS)", "s_getreg_b32"),
-])
+@pytest.mark.parametrize(
+    "text,name",
+    [
+        ("v_cubeid_f32 v0, v1, v2, v3", "v_cubeid_f32"),
+        ("v_mfma_f32_32x32x2_f32 v[0:15], v16, v17, v[0:15] cbsz:1", "v_mfma_f32_32x32x2_f32"),
+        ("s_getreg_b32 s0, hwreg(HW_REG_TRAPSTS)", "s_getreg_b32"),
+    ],
+)
 def test_an_instruction_not_covered_is_named(text, name):
     code = assemble("v_mov_b32 v0, 0\n" + text) + S_ENDPGM
     with pytest.raises(UnsupportedInstruction) as error:
@@ -120,7 +139,9 @@ def test_denormal_mode():
         group.vgpr(2)[:] = 0x01
         group.vgpr(5)[:] = np.float32(2.0**20).view(np.uint32)
         group.run(kernel(text))
-        results.append((int(group.vgpr(1)[0]), float(group.vgpr(3).view(np.float32)[0]), int(group.vgpr(4)[0])))
+        results.append(
+            (int(group.vgpr(1)[0]), float(group.vgpr(3).view(np.float32)[0]), int(group.vgpr(4)[0]))
+        )
     assert results[0][0] == 0x00400000 and results[1][0] == 0
     assert results[0][1] == results[1][1] == 2.0**-10
     assert results[0][2] != 0 and results[1][2] == 0

@@ -7,21 +7,53 @@ import pytest
 from tests.pipelines.emulation.isa.wave_runner import kernel, make_group
 
 TYPES = {
-    "f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "i8": np.int8,
+    "f32": np.float32,
+    "f16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "i8": np.int8,
     "fp8": {"gfx942": ml_dtypes.float8_e4m3fnuz, "gfx950": ml_dtypes.float8_e4m3fn},
     "bf8": {"gfx942": ml_dtypes.float8_e5m2fnuz, "gfx950": ml_dtypes.float8_e5m2},
 }
 # size, depth, blocks, type of A and B
 COMMON = [
-    (32, 1, 2, "f32", "f32"), (16, 1, 4, "f32", "f32"), (4, 1, 16, "f32", "f32"), (32, 2, 1, "f32", "f32"), (16, 4, 1, "f32", "f32"),
-    (32, 4, 2, "f16", "f16"), (16, 4, 4, "f16", "f16"), (4, 4, 16, "f16", "f16"), (32, 8, 1, "f16", "f16"), (16, 16, 1, "f16", "f16"),
-    (32, 4, 2, "bf16", "bf16"), (16, 4, 4, "bf16", "bf16"), (4, 4, 16, "bf16", "bf16"), (32, 8, 1, "bf16", "bf16"),
-    (16, 16, 1, "bf16", "bf16"), (32, 4, 2, "i8", "i8"), (16, 4, 4, "i8", "i8"), (4, 4, 16, "i8", "i8"), (32, 16, 1, "i8", "i8"),
-    (16, 32, 1, "i8", "i8"), *((size, depth, 1, a, b) for size, depth in ((16, 32), (32, 16)) for a in ("fp8", "bf8") for b in ("fp8", "bf8")),
+    (32, 1, 2, "f32", "f32"),
+    (16, 1, 4, "f32", "f32"),
+    (4, 1, 16, "f32", "f32"),
+    (32, 2, 1, "f32", "f32"),
+    (16, 4, 1, "f32", "f32"),
+    (32, 4, 2, "f16", "f16"),
+    (16, 4, 4, "f16", "f16"),
+    (4, 4, 16, "f16", "f16"),
+    (32, 8, 1, "f16", "f16"),
+    (16, 16, 1, "f16", "f16"),
+    (32, 4, 2, "bf16", "bf16"),
+    (16, 4, 4, "bf16", "bf16"),
+    (4, 4, 16, "bf16", "bf16"),
+    (32, 8, 1, "bf16", "bf16"),
+    (16, 16, 1, "bf16", "bf16"),
+    (32, 4, 2, "i8", "i8"),
+    (16, 4, 4, "i8", "i8"),
+    (4, 4, 16, "i8", "i8"),
+    (32, 16, 1, "i8", "i8"),
+    (16, 32, 1, "i8", "i8"),
+    *(
+        (size, depth, 1, a, b)
+        for size, depth in ((16, 32), (32, 16))
+        for a in ("fp8", "bf8")
+        for b in ("fp8", "bf8")
+    ),
 ]
-WIDE = [(16, 32, 1, "f16", "f16"), (32, 16, 1, "f16", "f16"), (16, 32, 1, "bf16", "bf16"), (32, 16, 1, "bf16", "bf16"),
-        (16, 64, 1, "i8", "i8"), (32, 32, 1, "i8", "i8")]
-CASES = [("gfx942", *case) for case in COMMON] + [("gfx950", *case) for case in COMMON if case[3] in ("fp8", "bf8")]
+WIDE = [
+    (16, 32, 1, "f16", "f16"),
+    (32, 16, 1, "f16", "f16"),
+    (16, 32, 1, "bf16", "bf16"),
+    (32, 16, 1, "bf16", "bf16"),
+    (16, 64, 1, "i8", "i8"),
+    (32, 32, 1, "i8", "i8"),
+]
+CASES = [("gfx942", *case) for case in COMMON] + [
+    ("gfx950", *case) for case in COMMON if case[3] in ("fp8", "bf8")
+]
 CASES += [("gfx950", *case) for case in WIDE]
 A, B, C, D = 0, 16, 32, 80
 
@@ -36,7 +68,8 @@ def _text(size, depth, blocks, left, right, accumulator="v") -> str:
     block = f"_{blocks}b" if blocks > 1 else ""
     operand = [f"v[{start}:{start + n - 1}]" if n > 1 else f"v{start}" for start, n in zip((A, B), registers)]
     third = f"{accumulator}[{C}:{C + outputs - 1}]"
-    return f"v_mfma_{result}_{size}x{size}x{depth}{block}_{types} {accumulator}[{D}:{D + outputs - 1}], {operand[0]}, {operand[1]}, {third}"
+    name = f"v_mfma_{result}_{size}x{size}x{depth}{block}_{types}"
+    return f"{name} {accumulator}[{D}:{D + outputs - 1}], {operand[0]}, {operand[1]}, {third}"
 
 
 def _values(rng, kind, arch, shape):
@@ -56,12 +89,13 @@ def _pack(group, register, lanes: np.ndarray) -> None:
 
 
 def _lane_operand(matrix: np.ndarray, size, depth, blocks) -> np.ndarray:
-    """matrix [block, row, k] -> [64, depth per lane]: row and block from the lane's low part, k from its high part."""
+    """matrix [block, row, k] -> [64, depth per lane]: row and block from the lane's low part, k from its
+    high part."""
     per_lane = size * depth * blocks // 64
     lanes = []
     for lane in range(64):
         row, block, chunk = lane % size, lane // size % blocks, lane // (size * blocks)
-        lanes.append(matrix[block, row, chunk * per_lane:(chunk + 1) * per_lane])
+        lanes.append(matrix[block, row, chunk * per_lane : (chunk + 1) * per_lane])
     return np.array(lanes)
 
 
@@ -100,11 +134,15 @@ def test_matrix_form(arch, size, depth, blocks, left, right):
 
 
 def test_accumulators_in_agprs_and_constants():
-    text = ("v_mfma_f32_16x16x16_f16 a[80:83], v[0:1], v[16:17], 1.0\nv_accvgpr_read_b32 v200, a80\n"
-            "v_accvgpr_write_b32 a7, v200\nv_accvgpr_mov_b32 a8, a7\nv_accvgpr_read_b32 v201, a8")
+    text = (
+        "v_mfma_f32_16x16x16_f16 a[80:83], v[0:1], v[16:17], 1.0\nv_accvgpr_read_b32 v200, a80\n"
+        "v_accvgpr_write_b32 a7, v200\nv_accvgpr_mov_b32 a8, a7\nv_accvgpr_read_b32 v201, a8"
+    )
     group = make_group()
     group.run(kernel(text))
-    assert (group.vgpr(201).view(np.float32) == 1.0).all() and (group.vgpr(256 + 83).view(np.float32) == 1.0).all()
+    assert (group.vgpr(201).view(np.float32) == 1.0).all() and (
+        group.vgpr(256 + 83).view(np.float32) == 1.0
+    ).all()
 
 
 @pytest.mark.parametrize("size", [16, 4])
@@ -117,7 +155,9 @@ def test_f64(size):
     rows = 4 if size == 16 else 1
 
     def place(register, lane):
-        return (0, 4 * register + lane // 16, lane % 16) if size == 16 else (lane // 4 % 4, lane // 16, lane % 4)
+        return (
+            (0, 4 * register + lane // 16, lane % 16) if size == 16 else (lane // 4 % 4, lane // 16, lane % 4)
+        )
 
     for base, matrix in ((A, a), (B, b)):
         lanes = [matrix[0 if size == 16 else lane // 4 % 4, lane % size, lane // 16] for lane in range(64)]
@@ -125,7 +165,11 @@ def test_f64(size):
     _pack(group, C, np.array([[c[place(r, lane)] for r in range(rows)] for lane in range(64)]))
     block = "_4b" if size == 4 else ""
     n = 2 * rows
-    group.run(kernel(f"v_mfma_f64_{size}x{size}x4{block}_f64 v[{D}:{D + n - 1}], v[0:1], v[16:17], v[{C}:{C + n - 1}]"))
+    group.run(
+        kernel(
+            f"v_mfma_f64_{size}x{size}x4{block}_f64 v[{D}:{D + n - 1}], v[0:1], v[16:17], v[{C}:{C + n - 1}]"
+        )
+    )
     expected = np.einsum("bik,bjk->bij", a, b) + c
     for r in range(rows):
         words = np.stack([group.vgpr(D + 2 * r), group.vgpr(D + 2 * r + 1)], axis=1)
@@ -133,8 +177,13 @@ def test_f64(size):
         np.testing.assert_allclose(got, [expected[place(r, lane)] for lane in range(64)], rtol=1e-13)
 
 
-SMALL = {"fp8": (0, 8, ml_dtypes.float8_e4m3fn), "bf8": (1, 8, ml_dtypes.float8_e5m2), "fp6": (2, 6, ml_dtypes.float6_e2m3fn),
-         "bf6": (3, 6, ml_dtypes.float6_e3m2fn), "fp4": (4, 4, ml_dtypes.float4_e2m1fn)}
+SMALL = {
+    "fp8": (0, 8, ml_dtypes.float8_e4m3fn),
+    "bf8": (1, 8, ml_dtypes.float8_e5m2),
+    "fp6": (2, 6, ml_dtypes.float6_e2m3fn),
+    "bf6": (3, 6, ml_dtypes.float6_e3m2fn),
+    "fp4": (4, 4, ml_dtypes.float4_e2m1fn),
+}
 
 
 def _k_of(bits, size, lane, element) -> int:
@@ -148,7 +197,8 @@ def _k_of(bits, size, lane, element) -> int:
 @pytest.mark.parametrize("size", [16, 32])
 @pytest.mark.parametrize("left,right", [("fp8", "fp8"), ("fp8", "bf8"), ("fp4", "fp4"), ("fp6", "bf6")])
 def test_selected_formats(left, right, size, scaled):
-    """The f8f6f4 forms of gfx950, without and with block scales (second byte of A's scale word, third of B's)."""
+    """The f8f6f4 forms of gfx950, without and with block scales (second byte of A's scale word, third of
+    B's)."""
     rng = np.random.default_rng(size)
     depth = 128 if size == 16 else 64
     group = make_group()

@@ -25,7 +25,8 @@ def test_global_loads_of_every_width():
     group.vgpr(2)[:] = 16 * LANES
     for register in range(20, 30):
         group.vgpr(register)[:] = 0x11223344
-    group.run(kernel("""
+    group.run(
+        kernel("""
         global_load_ubyte v10, v[0:1], off offset:3
         global_load_sbyte v11, v2, s[0:1] offset:-5
         global_load_ushort v12, v[0:1], off
@@ -37,10 +38,13 @@ def test_global_loads_of_every_width():
         global_load_short_d16_hi v21, v[0:1], off
         global_load_ubyte_d16_hi v22, v[0:1], off
         global_load_sbyte_d16 v23, v[0:1], off
-    """))
+    """)
+    )
 
     def read(kind, base, count=1):
-        return np.stack([data[base + 16 * lane:][:np.dtype(kind).itemsize * count].view(kind) for lane in LANES])
+        return np.stack(
+            [data[base + 16 * lane :][: np.dtype(kind).itemsize * count].view(kind) for lane in LANES]
+        )
 
     np.testing.assert_array_equal(group.vgpr(10), read("u1", 1027)[:, 0])
     np.testing.assert_array_equal(group.vgpr(11).view(np.int32), read("i1", 2043)[:, 0])
@@ -53,7 +57,9 @@ def test_global_loads_of_every_width():
     np.testing.assert_array_equal(group.vgpr(20), 0x11220000 | half)
     np.testing.assert_array_equal(group.vgpr(21), half << 16 | 0x3344)
     np.testing.assert_array_equal(group.vgpr(22), byte << 16 | 0x3344)
-    np.testing.assert_array_equal(group.vgpr(23), 0x11220000 | (byte.astype(np.uint8).view(np.int8).astype(np.uint32) & 0xFFFF))
+    np.testing.assert_array_equal(
+        group.vgpr(23), 0x11220000 | (byte.astype(np.uint8).view(np.int8).astype(np.uint32) & 0xFFFF)
+    )
     assert group.waves[0].counters.bytes_loaded == 64 * (1 + 1 + 2 + 2 + 8 + 12 + 16 + 2 + 2 + 1 + 1)
 
 
@@ -63,10 +69,11 @@ def test_stores_and_atomics():
     _lane_pointers(group, 0, data.ctypes.data + 16 * LANES)
     group.vgpr(2)[:] = 0xAABBCCDD
     group.vgpr(3)[:] = LANES
-    group.vgpr(4)[:], group.vgpr(5)[:] = 7, 5
+    group.vgpr(4)[:], group.vgpr(5)[:] = 7, 5 + LANES.sum()  # new value, value compared with
     counter = np.array([5, 0x3F800000], np.uint32)
     _pointer(group, 0, counter)
-    group.run(kernel("""
+    group.run(
+        kernel("""
         global_store_byte v[0:1], v2, off
         global_store_short_d16_hi v[0:1], v2, off offset:2
         global_store_dwordx3 v[0:1], v[2:4], off offset:4
@@ -75,14 +82,15 @@ def test_stores_and_atomics():
         global_atomic_add v8, v6, v3, s[0:1] sc0
         global_atomic_add_f32 v6, v7, s[0:1] offset:4
         global_atomic_cmpswap v9, v6, v[4:5], s[0:1] sc0
-    """))
+    """)
+    )
     row = np.frombuffer(b"\xdd\x00\xbb\xaa\xdd\xcc\xbb\xaa", np.uint8)
     for lane in LANES:
-        np.testing.assert_array_equal(data[16 * lane:][:8], row)
-        assert data[16 * lane + 8:][:4].view(np.uint32)[0] == lane
-    assert counter[0] == 5 + LANES.sum() and counter[1:].view(np.float32)[0] == 65.0
+        np.testing.assert_array_equal(data[16 * lane :][:8], row)
+        assert data[16 * lane + 8 :][:4].view(np.uint32)[0] == lane
+    assert counter[0] == 7 and counter[1:].view(np.float32)[0] == 65.0
     assert group.vgpr(8)[0] == 5 and group.vgpr(8)[63] == 5 + LANES[:63].sum()
-    assert (group.vgpr(9) == counter[0]).all()
+    assert group.vgpr(9)[0] == 5 + LANES.sum() and (group.vgpr(9)[1:] == 7).all()
 
 
 def _descriptor(group, sgpr: int, array: np.ndarray, size: int) -> None:
@@ -91,7 +99,8 @@ def _descriptor(group, sgpr: int, array: np.ndarray, size: int) -> None:
 
 
 def test_buffer_range_rules():
-    """Out-of-range components read 0 and are not written; the 32-bit sum of lane and immediate offset wraps."""
+    """Out-of-range components read 0 and are not written; the 32-bit sum of lane and immediate offset
+    wraps."""
     data = np.arange(1, 65, dtype=np.uint32)
     group = make_group()
     _descriptor(group, 0, data, 40 * 4)
@@ -99,13 +108,15 @@ def test_buffer_range_rules():
     group.vgpr(0)[:] = 4 * LANES
     group.vgpr(1)[:] = (4 * LANES - 16) & 0xFFFFFFFF
     group.vgpr(2)[:] = 99
-    group.run(kernel("""
+    group.run(
+        kernel("""
         buffer_load_dwordx2 v[10:11], v0, s[0:3], 0 offen
         buffer_load_dword v12, v1, s[0:3], 0 offen offset:16
         buffer_load_dword v13, v0, s[0:3], s8 offen offset:4
         buffer_load_ubyte v14, v0, s[0:3], 0 offen
         buffer_store_dword v2, v0, s[0:3], 0 offen offset:144
-    """))
+    """)
+    )
     inside = np.where(LANES < 40, LANES + 1, 0)
     np.testing.assert_array_equal(group.vgpr(10), inside)
     np.testing.assert_array_equal(group.vgpr(11), np.where(LANES < 39, LANES + 2, 0))
@@ -125,13 +136,18 @@ def test_loads_to_lds(arch):
     group.vgpr(2)[:] = 4 * LANES
     group.lds[:] = 0xEE
     wide = "s_mov_b32 m0, 1024\nglobal_load_lds_dwordx4 v[4:5], off" if arch == "gfx950" else ""
-    group.run(kernel(f"""
+    group.run(
+        kernel(
+            f"""
         s_mov_b32 m0, 256
         global_load_lds_dword v[0:1], off offset:4
         s_movk_i32 m0, 0x300
         buffer_load_dword v2, s[0:3], 0 offen lds
         {wide}
-    """, arch))
+    """,
+            arch,
+        )
+    )
     words = group.lds[:4096].view(np.uint32)
     np.testing.assert_array_equal(words[65:129], data[LANES[::-1] + 1])
     np.testing.assert_array_equal(words[192:256], np.where(LANES < 50, 1000 + LANES, 0))
@@ -145,13 +161,15 @@ def test_scalar_loads():
     _pointer(group, 2, data, 64)
     _descriptor(group, 12, data, 32)
     group.waves[0].sgpr[4] = 8
-    group.run(kernel("""
+    group.run(
+        kernel("""
         s_load_dword s20, s[2:3], s4
         s_load_dword s21, s[2:3], s4 offset:12
         s_load_dwordx4 s[24:27], s[2:3], -16
         s_load_dwordx8 s[32:39], s[2:3], 0x20
         s_buffer_load_dwordx2 s[40:41], s[12:15], 28
-    """))
+    """)
+    )
     sgpr = group.waves[0].sgpr
     assert sgpr[20] == 18 and sgpr[21] == 21 and list(sgpr[24:28]) == [12, 13, 14, 15]
     assert list(sgpr[32:40]) == list(range(24, 32)) and list(sgpr[40:42]) == [7, 0]
@@ -164,7 +182,8 @@ def test_lds_widths_pairs_and_atomics():
         group.vgpr(30 + i)[:] = LANES * 10 + i
     group.vgpr(6)[:] = 2048
     group.vgpr(7)[:] = 8 * LANES
-    group.run(kernel("""
+    group.run(
+        kernel("""
         ds_write_b128 v0, v[30:33]
         ds_read_b96 v[10:12], v0
         ds_read2_b32 v[14:15], v0 offset0:1 offset1:3
@@ -179,7 +198,10 @@ def test_lds_widths_pairs_and_atomics():
         ds_add_rtn_u32 v25, v6, v8 offset:4096
         ds_max_u32 v6, v30 offset:4096
         ds_read_b32 v26, v6 offset:4096
-    """))
+        v_mov_b32 v9, 630
+        ds_cmpst_rtn_b32 v27, v6, v9, v8 offset:4096
+    """)
+    )
     for i in range(3):
         np.testing.assert_array_equal(group.vgpr(10 + i), LANES * 10 + i)
     np.testing.assert_array_equal(group.vgpr(14), LANES * 10 + 1)
@@ -192,11 +214,13 @@ def test_lds_widths_pairs_and_atomics():
     np.testing.assert_array_equal(group.vgpr(24), (LANES * 10 + 2) & 255)
     np.testing.assert_array_equal(group.vgpr(25), 3 + 3 * LANES)
     assert (group.vgpr(26) == 630).all()
+    assert group.vgpr(27)[0] == 630 and (group.vgpr(27)[1:] == 3).all()
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_transposing_reads(bits):
-    """Each group of 16 lanes reads a matrix of 64 / bits rows by 16 columns, row-major, and gets its columns."""
+    """Each group of 16 lanes reads a matrix of 64 / bits rows by 16 columns, row-major, and gets its
+    columns."""
     rows = 64 // bits
     matrices = np.random.default_rng(bits).integers(0, 1 << bits, (4, rows, 16))
     group = make_group(lds_size=512)
@@ -206,7 +230,9 @@ def test_transposing_reads(bits):
     group.run(kernel(f"ds_read_b64_tr_b{bits} v[2:3], v0", "gfx950"))
     for lane in LANES:
         got = int(group.vgpr(2)[lane]) | int(group.vgpr(3)[lane]) << 32
-        assert [got >> bits * i & (1 << bits) - 1 for i in range(rows)] == list(matrices[lane // 16, :, lane % 16])
+        assert [got >> bits * i & (1 << bits) - 1 for i in range(rows)] == list(
+            matrices[lane // 16, :, lane % 16]
+        )
 
 
 def test_scratch_and_flat_apertures():
@@ -216,7 +242,8 @@ def test_scratch_and_flat_apertures():
     group.vgpr(1)[:] = 4 * (LANES % 8)
     group.vgpr(2)[:] = 4 * LANES
     wave.sgpr[32] = 16
-    group.run(kernel("""
+    group.run(
+        kernel("""
         scratch_store_dword off, v0, s32 offset:4
         scratch_load_dword v5, off, s32 offset:4
         scratch_store_dword v1, v0, off offset:24
@@ -227,19 +254,23 @@ def test_scratch_and_flat_apertures():
         v_mov_b32 v8, 20
         v_mov_b32 v9, s1
         flat_load_dword v6, v[8:9]
-    """))
+    """)
+    )
     np.testing.assert_array_equal(group.vgpr(5), LANES)
     np.testing.assert_array_equal(group.vgpr(6), LANES)
     np.testing.assert_array_equal(group.lds[:256].view(np.uint32), LANES)
 
 
-@pytest.mark.parametrize("text,message", [
-    ("v_mov_b32 v0, 0x200\nds_read_b32 v1, v0", "LDS access beyond"),
-    ("scratch_load_dwordx2 v[0:1], off, off offset:60", "scratch access beyond"),
-    ("s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 2), 3", "MODE asks for a rounding"),
-    ("s_mov_b64 s[0:1], 0x1000\ns_setpc_b64 s[0:1]", "jump to an address"),
-    ("s_trap 2", "s_trap 2"),
-])
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("v_mov_b32 v0, 0x200\nds_read_b32 v1, v0", "LDS access beyond"),
+        ("scratch_load_dwordx2 v[0:1], off, off offset:60", "scratch access beyond"),
+        ("s_setreg_imm32_b32 hwreg(HW_REG_MODE, 0, 2), 3", "MODE asks for a rounding"),
+        ("s_mov_b64 s[0:1], 0x1000\ns_setpc_b64 s[0:1]", "jump to an address"),
+        ("s_trap 2", "s_trap 2"),
+    ],
+)
 def test_faults_in_both_modes(text, message):
     for strict in (False, True):
         group = make_group(lds_size=512, scratch=64, strict=strict)

@@ -12,7 +12,9 @@ THREE = ("V_PK_MAD_I16", "V_PK_MAD_U16", "V_PK_FMA_F16", "V_PK_MINIMUM3_F16", "V
 NAMES = [op.name for op in VOP3POp if op.name.startswith("V_PK_") and op.name.endswith("16")]
 NAMES += [op.name for op in VOP3POp if op.name.startswith("V_DOT") and not op.name.startswith("V_DOT2_F32")]
 INTEGERS = np.array([0, 1, 0x7FFF, 0x8000, 0xFFFF, 15, 16, 255], np.uint32)
-HALVES = np.array([0, 0x8000, 0x3C00, 0xBC00, 0x7C00, 0xFC00, 0x7E00, 0x0001, 0x7BFF, 0x0400, 0x1400], np.uint32)
+HALVES = np.array(
+    [0, 0x8000, 0x3C00, 0xBC00, 0x7C00, 0xFC00, 0x7E00, 0x0001, 0x7BFF, 0x0400, 0x1400], np.uint32
+)
 
 
 def _operands(name: str) -> np.ndarray:
@@ -46,7 +48,9 @@ def test_packed_operation_follows_the_pseudo_code(name):
         if name.endswith("F16"):
             for shift in (0, 16):
                 a, b = got >> shift & 0xFFFF, wanted >> shift & 0xFFFF
-                assert a == b or (a & 0x7FFF > 0x7C00 and b & 0x7FFF > 0x7C00), f"lane {lane}: {got:x}, pseudo-code {wanted:x}"
+                assert a == b or (a & 0x7FFF > 0x7C00 and b & 0x7FFF > 0x7C00), (
+                    f"lane {lane}: {got:x}, pseudo-code {wanted:x}"
+                )
         else:
             assert got == wanted, f"lane {lane}: {got:x}, pseudo-code {wanted:x}"
         compared += 1
@@ -62,6 +66,14 @@ def _extreme_of_three(words, choose) -> int:
         nan = any(code & 0x7FFF > 0x7C00 for code in codes)
         result |= (0x7E00 if nan else codes[order.index(choose(order))]) << shift
     return result
+
+
+def test_half_precision_fma_rounds_once():
+    """(1 + 2^-10)(2^-11 - 2^-21) + 1 + 2^-10 lies just below the middle of two halves; a float sum would hit it."""
+    group = make_group()
+    group.vgpr(0)[:], group.vgpr(1)[:], group.vgpr(2)[:] = 0x3C01, 0x0FFE, 0x3C01
+    group.run(kernel("v_fma_f16 v3, v0, v1, v2\nv_pk_fma_f16 v4, v0, v1, v2 op_sel_hi:[0,0,0]"))
+    assert group.vgpr(3)[0] == 0x3C01 and group.vgpr(4)[0] == 0x3C013C01
 
 
 def test_dot2_f32():
@@ -86,13 +98,15 @@ def test_mixed_precision_and_half_selection():
     group.vgpr(0)[:] = np.ascontiguousarray(halves).view(np.uint32)[:, 0]
     group.vgpr(1)[:], group.vgpr(2)[:] = single.view(np.uint32)
     group.vgpr(4)[:] = group.vgpr(5)[:] = 0x11112222
-    group.run(kernel("""
+    group.run(
+        kernel("""
         v_fma_mix_f32 v3, v0, v1, -v2 op_sel:[1,0,0] op_sel_hi:[1,0,0]
         v_fma_mixlo_f16 v4, |v1|, v0, v2 op_sel_hi:[0,1,0]
         v_fma_mixhi_f16 v5, v0, v0, v2 op_sel:[0,1,0] op_sel_hi:[1,1,0]
         v_pk_add_f16 v6, v0, v0 op_sel:[1,0] op_sel_hi:[0,0] neg_lo:[1,0]
         v_fma_f16 v5, v0, v0, v0 op_sel:[1,0,0,0]
-    """))
+    """)
+    )
     low, high = halves[:, 0].astype(np.float32), halves[:, 1].astype(np.float32)
     np.testing.assert_array_equal(group.vgpr(3).view(np.float32), high * single[0] - single[1])
     mixed = (abs(single[0]) * low + single[1]).astype(np.float16).view(np.uint16)

@@ -9,7 +9,23 @@ from predecode.pipelines.emulation.isa.scalar_table import SCALAR_OPERATIONS
 from tests.pipelines.emulation.isa.pseudo_code import Evaluator
 from tests.pipelines.emulation.isa.wave_runner import kernel, load, make_group
 
-SPECIAL = [0, 1, 2, 31, 32, 33, 63, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF8000, 0x00108004, 0x001F0000, 0x00200010, 0xAAAAAAAA]
+SPECIAL = [
+    0,
+    1,
+    2,
+    31,
+    32,
+    33,
+    63,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    0xFFFF8000,
+    0x00108004,
+    0x001F0000,
+    0x00200010,
+    0xAAAAAAAA,
+]
 
 
 def _members():
@@ -43,7 +59,10 @@ def _move(to: int, source: int) -> int:
 
 @pytest.fixture(scope="module")
 def kernels():
-    codes = [b"".join(word.to_bytes(4, "little") for word in (encode(opcode), SAVE_SCC)) for opcode, _, encode in MEMBERS]
+    codes = [
+        b"".join(word.to_bytes(4, "little") for word in (encode(opcode), SAVE_SCC))
+        for opcode, _, encode in MEMBERS
+    ]
     return load(tuple(codes[:60])) + load(tuple(codes[60:]))
 
 
@@ -53,10 +72,17 @@ def test_scalar_operations_follow_the_pseudo_code(kernels):
     wrong, skipped = [], []
     for (opcode, operation, _), run in zip(MEMBERS, kernels):
         for trial in range(60):
-            words = [int(rng.choice(SPECIAL)) if rng.random() < 0.6 else int(rng.integers(2**32)) for _ in range(6)]
+            words = [
+                int(rng.choice(SPECIAL)) if rng.random() < 0.6 else int(rng.integers(2**32)) for _ in range(6)
+            ]
             scc = trial & 1
-            registers = {"S0": words[0] | words[1] << 32, "S1": words[2] | words[3] << 32, "D0": words[4] | words[5] << 32,
-                         "SCC": scc, "VCC": 0}
+            registers = {
+                "S0": words[0] | words[1] << 32,
+                "S1": words[2] | words[3] << 32,
+                "D0": words[4] | words[5] << 32,
+                "SCC": scc,
+                "VCC": 0,
+            }
             for name, kind in zip(("S0", "S1"), [s for s in operation.sources if s != "D"]):
                 if kind.endswith("32"):
                     registers[name] &= 0xFFFFFFFF
@@ -77,15 +103,24 @@ def test_scalar_operations_follow_the_pseudo_code(kernels):
                 wrong.append(f"{opcode.name} {words}: got {got:x}, pseudo-code {wanted['D0'] & mask:x}")
                 break
             if operation.condition and wave.sgpr[10] != wanted["SCC"] & 1:
-                wrong.append(f"{opcode.name} {words} scc {scc}: SCC {wave.sgpr[10]}, pseudo-code {wanted['SCC'] & 1}")
+                wrong.append(
+                    f"{opcode.name} {words} scc {scc}: SCC {wave.sgpr[10]}, pseudo-code {wanted['SCC'] & 1}"
+                )
                 break
     assert not wrong, "\n".join(wrong)
-    assert set(skipped) <= {"S_WQM_B32", "S_WQM_B64", "S_QUADMASK_B32", "S_QUADMASK_B64", "S_BITREPLICATE_B64_B32"}, skipped
+    assert set(skipped) <= {
+        "S_WQM_B32",
+        "S_WQM_B64",
+        "S_QUADMASK_B32",
+        "S_QUADMASK_B64",
+        "S_BITREPLICATE_B64_B32",
+    }, skipped
 
 
 def test_exec_and_immediates():
     group = make_group()
-    group.run(kernel("""
+    group.run(
+        kernel("""
         s_mov_b64 s[0:1], 0xff
         s_and_saveexec_b64 s[2:3], s[0:1]
         v_mov_b32 v1, 7
@@ -96,7 +131,8 @@ def test_exec_and_immediates():
         s_wqm_b64 s[6:7], 0x100
         s_bitreplicate_b64_b32 s[8:9], 5
         s_quadmask_b32 s10, 0xf010
-    """))
+    """)
+    )
     wave = group.waves[0]
     assert (group.vgpr(1)[:8] == 7).all() and (group.vgpr(1)[8:] == 0).all()
     assert wave.sgpr[4] == 200 and wave.sgpr[6] == 0xF00 and wave.sgpr[8] == 0x33 and wave.sgpr[10] == 0b1010

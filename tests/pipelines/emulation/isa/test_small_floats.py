@@ -11,15 +11,25 @@ FORMATS = {
     "gfx942": (ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2fnuz),
     "gfx950": (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2),
 }
-DECODE = "\n".join([
-    "v_cvt_f32_fp8_sdwa v1, v0 src0_sel:BYTE_0", "v_cvt_f32_fp8_sdwa v2, v0 src0_sel:BYTE_3",
-    "v_cvt_pk_f32_fp8_sdwa v[4:5], v0 src0_sel:WORD_0", "v_cvt_pk_f32_fp8_sdwa v[6:7], v0 src0_sel:WORD_1",
-    "v_cvt_f32_bf8_sdwa v11, v0 src0_sel:BYTE_0", "v_cvt_f32_bf8_sdwa v12, v0 src0_sel:BYTE_3",
-    "v_cvt_pk_f32_bf8_sdwa v[14:15], v0 src0_sel:WORD_0", "v_cvt_pk_f32_bf8_sdwa v[16:17], v0 src0_sel:WORD_1",
-])
-ENCODE = "\n".join([
-    "v_cvt_pk_fp8_f32 v2, v0, v1", "v_cvt_pk_fp8_f32 v2, v1, v0 op_sel:[0,0,1]", "v_cvt_pk_bf8_f32 v3, v0, -v1",
-])
+DECODE = "\n".join(
+    [
+        "v_cvt_f32_fp8_sdwa v1, v0 src0_sel:BYTE_0",
+        "v_cvt_f32_fp8_sdwa v2, v0 src0_sel:BYTE_3",
+        "v_cvt_pk_f32_fp8_sdwa v[4:5], v0 src0_sel:WORD_0",
+        "v_cvt_pk_f32_fp8_sdwa v[6:7], v0 src0_sel:WORD_1",
+        "v_cvt_f32_bf8_sdwa v11, v0 src0_sel:BYTE_0",
+        "v_cvt_f32_bf8_sdwa v12, v0 src0_sel:BYTE_3",
+        "v_cvt_pk_f32_bf8_sdwa v[14:15], v0 src0_sel:WORD_0",
+        "v_cvt_pk_f32_bf8_sdwa v[16:17], v0 src0_sel:WORD_1",
+    ]
+)
+ENCODE = "\n".join(
+    [
+        "v_cvt_pk_fp8_f32 v2, v0, v1",
+        "v_cvt_pk_fp8_f32 v2, v1, v0 op_sel:[0,0,1]",
+        "v_cvt_pk_bf8_f32 v3, v0, -v1",
+    ]
+)
 
 
 def _assert_same_floats(got: np.ndarray, expected: np.ndarray) -> None:
@@ -45,15 +55,24 @@ def test_all_codes_decode(arch):
 
 
 def _samples(fmt) -> np.ndarray:
-    """[n] float32: all representable values, the middles between neighbours, their neighbours, overflow, random."""
+    """[n] float32: all representable values, the middles between neighbours, their neighbours, overflow,
+    random."""
     codes = np.arange(256, dtype=np.uint8).view(fmt).astype(np.float32)
     values = np.unique(codes[np.isfinite(codes)])
     middles = ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
     largest = values[-1]
-    edges = np.float32([largest * k for k in (1.03, 1.04, 1.0625, 1.07, 1.1, 2, 1e20)] + [np.inf, np.nan, 1e-40, 0.0])
-    near = np.concatenate([np.nextafter(middles, np.float32(np.inf)), np.nextafter(middles, np.float32(-np.inf))])
-    random = np.random.default_rng(0).normal(0, 1, 600).astype(np.float32) * np.exp2(np.random.default_rng(1).integers(-12, 10, 600))
-    every = np.concatenate([values, middles, near, edges, -edges, random.astype(np.float32)]).astype(np.float32)
+    edges = np.float32(
+        [largest * k for k in (1.03, 1.04, 1.0625, 1.07, 1.1, 2, 1e20)] + [np.inf, np.nan, 1e-40, 0.0]
+    )
+    near = np.concatenate(
+        [np.nextafter(middles, np.float32(np.inf)), np.nextafter(middles, np.float32(-np.inf))]
+    )
+    random = np.random.default_rng(0).normal(0, 1, 600).astype(np.float32) * np.exp2(
+        np.random.default_rng(1).integers(-12, 10, 600)
+    )
+    every = np.concatenate([values, middles, near, edges, -edges, random.astype(np.float32)]).astype(
+        np.float32
+    )
     return np.resize(every, (every.size + 63) // 64 * 64)
 
 
@@ -76,7 +95,7 @@ def test_encoding_rounds_like_ml_dtypes(arch, saturate):
         for i in range(0, samples.size, 64):
             group = make_group()
             group.waves[0].mode |= FP16_OVFL if saturate else 0
-            a, b = samples[i:i + 64], np.roll(samples, 17)[i:i + 64]
+            a, b = samples[i : i + 64], np.roll(samples, 17)[i : i + 64]
             group.vgpr(0)[:], group.vgpr(1)[:] = a.view(np.uint32), b.view(np.uint32)
             group.vgpr(3)[:] = 0xABCD0000
             group.run(run)
@@ -107,7 +126,9 @@ def test_the_flavours_differ():
 def test_bf16_pack_rounds_to_nearest_even():
     values = np.random.default_rng(3).integers(0, 2**32, 64, dtype=np.uint64).astype(np.uint32)
     values[:6] = [0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x7F800000, 0x00008000, 0x80000001]
-    values = np.where((values & 0x7F800000 == 0x7F800000) & (values & 0x7FFFFF != 0), 0x3F800000, values).astype(np.uint32)
+    values = np.where(
+        (values & 0x7F800000 == 0x7F800000) & (values & 0x7FFFFF != 0), 0x3F800000, values
+    ).astype(np.uint32)
     group = make_group()
     group.vgpr(0)[:], group.vgpr(1)[:] = values, values[::-1]
     group.run(kernel("v_cvt_pk_bf16_f32 v2, v0, v1", "gfx950"))

@@ -10,7 +10,8 @@ DATA = np.arange(256, dtype=np.uint32)
 
 
 def _run(text: str, waves: int = 1, sgprs: int = 8, vgprs: int = 4, arch: str = "gfx942"):
-    """Fault messages.  s[0:1] points to DATA, v0 = lane, v1 = 4 * lane, v2 = 4 * ((lane + 64) % 128) by wave, v3 = wave."""
+    """Fault messages.  s[0:1] points to DATA, v0 = lane, v1 = 4 * lane, v2 = 4 * ((lane + 64) % 128) by
+    wave, v3 = wave."""
     group = make_group(waves=waves, lds_size=1024, scratch=64, strict=True, sgprs=sgprs, vgprs=vgprs)
     for i, wave in enumerate(group.waves):
         wave.sgpr[0], wave.sgpr[1] = DATA.ctypes.data & 0xFFFFFFFF, DATA.ctypes.data >> 32
@@ -28,48 +29,91 @@ STORE = "global_store_dword v1, {}, s[0:1] offset:512"
 # name -> (defective code, part of the message, repaired code)
 DEFECTS = {
     "undefined register stored": (
-        STORE.format("v9"), "v9 is undefined (never written) and stored", "v_mov_b32 v9, v0\n" + STORE.format("v9")),
+        STORE.format("v9"),
+        "v9 is undefined (never written) and stored",
+        "v_mov_b32 v9, v0\n" + STORE.format("v9"),
+    ),
     "undefined through arithmetic": (
-        "v_add_u32 v5, v9, v0\nv_lshlrev_b32 v6, 2, v5\n" + STORE.format("v6"), "v6 is undefined",
-        "v_mov_b32 v9, 1\nv_add_u32 v5, v9, v0\nv_lshlrev_b32 v6, 2, v5\n" + STORE.format("v6")),
+        "v_add_u32 v5, v9, v0\nv_lshlrev_b32 v6, 2, v5\n" + STORE.format("v6"),
+        "v6 is undefined",
+        "v_mov_b32 v9, 1\nv_add_u32 v5, v9, v0\nv_lshlrev_b32 v6, 2, v5\n" + STORE.format("v6"),
+    ),
     "undefined address": (
-        "global_load_dword v5, v9, s[0:1]", "v9 is undefined (never written) and used in an address",
-        "v_mov_b32 v9, v1\nglobal_load_dword v5, v9, s[0:1]"),
+        "global_load_dword v5, v9, s[0:1]",
+        "v9 is undefined (never written) and used in an address",
+        "v_mov_b32 v9, v1\nglobal_load_dword v5, v9, s[0:1]",
+    ),
     "undefined scalar decides": (
-        "s_cmp_eq_u32 s20, 0\ns_cbranch_scc1 end\nend:\ns_nop 0", "scc is undefined",
-        "s_mov_b32 s20, 0\ns_cmp_eq_u32 s20, 0\ns_cbranch_scc1 end\nend:\ns_nop 0"),
+        "s_cmp_eq_u32 s20, 0\ns_cbranch_scc1 end\nend:\ns_nop 0",
+        "scc is undefined",
+        "s_mov_b32 s20, 0\ns_cmp_eq_u32 s20, 0\ns_cbranch_scc1 end\nend:\ns_nop 0",
+    ),
     "undefined EXEC": (
-        "v_cmp_eq_u32 vcc, v9, v0\ns_and_saveexec_b64 s[2:3], vcc", "EXEC is made from an undefined value",
-        "v_cmp_eq_u32 vcc, v1, v0\ns_and_saveexec_b64 s[2:3], vcc"),
+        "v_cmp_eq_u32 vcc, v9, v0\ns_and_saveexec_b64 s[2:3], vcc",
+        "EXEC is made from an undefined value",
+        "v_cmp_eq_u32 vcc, v1, v0\ns_and_saveexec_b64 s[2:3], vcc",
+    ),
     "missing vmcnt wait": (
-        "global_load_dword v5, v1, s[0:1]\nv_add_u32 v6, 1, v5", "v5 is used before the s_waitcnt vmcnt",
-        "global_load_dword v5, v1, s[0:1]\ns_waitcnt vmcnt(0)\nv_add_u32 v6, 1, v5"),
+        "global_load_dword v5, v1, s[0:1]\nv_add_u32 v6, 1, v5",
+        "v5 is used before the s_waitcnt vmcnt",
+        "global_load_dword v5, v1, s[0:1]\ns_waitcnt vmcnt(0)\nv_add_u32 v6, 1, v5",
+    ),
     "wait for too few": (
-        "global_load_dword v5, v1, s[0:1]\nglobal_load_dword v6, v1, s[0:1]\ns_waitcnt vmcnt(1)\nv_add_u32 v7, v5, v6",
-        "v6 is used before", "global_load_dword v5, v1, s[0:1]\nglobal_load_dword v6, v1, s[0:1]\ns_waitcnt vmcnt(1)\n"
-        "v_add_u32 v7, 1, v5\ns_waitcnt vmcnt(0)\nv_add_u32 v7, v5, v6"),
+        "global_load_dword v5, v1, s[0:1]\nglobal_load_dword v6, v1, s[0:1]\ns_waitcnt vmcnt(1)\n"
+        "v_add_u32 v7, v5, v6",
+        "v6 is used before",
+        "global_load_dword v5, v1, s[0:1]\nglobal_load_dword v6, v1, s[0:1]\ns_waitcnt vmcnt(1)\n"
+        "v_add_u32 v7, 1, v5\ns_waitcnt vmcnt(0)\nv_add_u32 v7, v5, v6",
+    ),
     "load result overwritten": (
-        "global_load_dword v5, v1, s[0:1]\nv_mov_b32 v5, 0", "v5 is used before",
-        "global_load_dword v5, v1, s[0:1]\ns_waitcnt vmcnt(0)\nv_mov_b32 v5, 0"),
+        "global_load_dword v5, v1, s[0:1]\nv_mov_b32 v5, 0",
+        "v5 is used before",
+        "global_load_dword v5, v1, s[0:1]\ns_waitcnt vmcnt(0)\nv_mov_b32 v5, 0",
+    ),
     "missing lgkmcnt wait on a scalar load": (
-        "s_load_dword s10, s[0:1], 0\ns_add_u32 s11, s10, 1", "s10 is used before the s_waitcnt lgkmcnt(0)",
-        "s_load_dword s10, s[0:1], 0\ns_waitcnt lgkmcnt(0)\ns_add_u32 s11, s10, 1"),
+        "s_load_dword s10, s[0:1], 0\ns_add_u32 s11, s10, 1",
+        "s10 is used before the s_waitcnt lgkmcnt(0)",
+        "s_load_dword s10, s[0:1], 0\ns_waitcnt lgkmcnt(0)\ns_add_u32 s11, s10, 1",
+    ),
+    "scalar loads return in any order": (
+        "s_load_dword s10, s[0:1], 0\ns_load_dword s12, s[0:1], 8\ns_waitcnt lgkmcnt(1)\n"
+        "s_add_u32 s11, s10, 1",
+        "s10 is used before the s_waitcnt lgkmcnt(0)",
+        "s_load_dword s10, s[0:1], 0\ns_load_dword s12, s[0:1], 8\ns_waitcnt lgkmcnt(0)\n"
+        "s_add_u32 s11, s10, 1",
+    ),
+    "flat read of LDS never written": (
+        "s_mov_b64 s[4:5], src_shared_base\nv_mov_b32 v6, v1\nv_mov_b32 v7, s5\nflat_load_dword v5, v[6:7]",
+        "never written",
+        "s_mov_b64 s[4:5], src_shared_base\nv_mov_b32 v6, v1\nv_mov_b32 v7, s5\nflat_store_dword v[6:7], v0\n"
+        "s_waitcnt vmcnt(0) lgkmcnt(0)\nflat_load_dword v5, v[6:7]",
+    ),
     "missing lgkmcnt wait on LDS": (
-        "ds_write_b32 v1, v0\nds_read_b32 v5, v1\nv_add_u32 v6, 1, v5", "v5 is used before the s_waitcnt lgkmcnt",
-        "ds_write_b32 v1, v0\nds_read_b32 v5, v1\ns_waitcnt lgkmcnt(0)\nv_add_u32 v6, 1, v5"),
+        "ds_write_b32 v1, v0\nds_read_b32 v5, v1\nv_add_u32 v6, 1, v5",
+        "v5 is used before the s_waitcnt lgkmcnt",
+        "ds_write_b32 v1, v0\nds_read_b32 v5, v1\ns_waitcnt lgkmcnt(0)\nv_add_u32 v6, 1, v5",
+    ),
     "LDS never written": (
-        "ds_read_b32 v5, v1", "reads LDS byte 0x0, which was never written",
-        "ds_write_b32 v1, v0\nds_read_b32 v5, v1"),
+        "ds_read_b32 v5, v1",
+        "reads LDS byte 0x0, which was never written",
+        "ds_write_b32 v1, v0\nds_read_b32 v5, v1",
+    ),
     "load to LDS not awaited": (
-        "s_mov_b32 m0, 0\nglobal_load_lds_dword v1, s[0:1]\nds_read_b32 v5, v1", "before the s_waitcnt vmcnt",
-        "s_mov_b32 m0, 0\nglobal_load_lds_dword v1, s[0:1]\ns_waitcnt vmcnt(0)\nds_read_b32 v5, v1"),
+        "s_mov_b32 m0, 0\nglobal_load_lds_dword v1, s[0:1]\nds_read_b32 v5, v1",
+        "before the s_waitcnt vmcnt",
+        "s_mov_b32 m0, 0\nglobal_load_lds_dword v1, s[0:1]\ns_waitcnt vmcnt(0)\nds_read_b32 v5, v1",
+    ),
     "undefined value through LDS": (
-        "ds_write_b32 v1, v9\nds_read_b32 v5, v1\ns_waitcnt lgkmcnt(0)\n" + STORE.format("v5"), "v5 is undefined",
-        "ds_write_b32 v1, v0\nds_read_b32 v5, v1\ns_waitcnt lgkmcnt(0)\n" + STORE.format("v5")),
+        "ds_write_b32 v1, v9\nds_read_b32 v5, v1\ns_waitcnt lgkmcnt(0)\n" + STORE.format("v5"),
+        "v5 is undefined",
+        "ds_write_b32 v1, v0\nds_read_b32 v5, v1\ns_waitcnt lgkmcnt(0)\n" + STORE.format("v5"),
+    ),
     "matrix from undefined registers": (
-        "v_mfma_f32_16x16x16_f16 v[20:23], v[10:11], v[12:13], 0\n" + STORE.format("v20"), "v20 is undefined",
-        "v_mov_b64 v[10:11], 0\nv_mov_b64 v[12:13], 0\nv_mfma_f32_16x16x16_f16 v[20:23], v[10:11], v[12:13], 0\n"
-        + STORE.format("v20")),
+        "v_mfma_f32_16x16x16_f16 v[20:23], v[10:11], v[12:13], 0\n" + STORE.format("v20"),
+        "v20 is undefined",
+        "v_mov_b64 v[10:11], 0\nv_mov_b64 v[12:13], 0\n"
+        "v_mfma_f32_16x16x16_f16 v[20:23], v[10:11], v[12:13], 0\n" + STORE.format("v20"),
+    ),
 }
 
 
@@ -85,16 +129,23 @@ WRITE = "ds_write_b32 v1, v0\n"
 ONLY_WAVE_1 = "v_cmp_eq_u32 vcc, 1, v3\ns_and_b64 exec, exec, vcc\n"
 HAZARDS = {
     "missing barrier after a write": (
-        WRITE + "s_waitcnt lgkmcnt(0)\n" + ONLY_WAVE_1 + "ds_read_b32 v5, v2", "another wave wrote",
-        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2"),
+        WRITE + "s_waitcnt lgkmcnt(0)\n" + ONLY_WAVE_1 + "ds_read_b32 v5, v2",
+        "another wave wrote",
+        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2",
+    ),
     "missing wait before the barrier": (
-        WRITE + "s_barrier\nds_read_b32 v5, v2", "with no completed write and barrier between",
-        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2"),
+        WRITE + "s_barrier\nds_read_b32 v5, v2",
+        "with no completed write and barrier between",
+        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2",
+    ),
     "missing barrier before the next write": (
-        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\n" + WRITE, "another wave read",
-        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\n" + WRITE),
-    "two writers": (
-        "ds_write_b32 v0, v0", "another wave wrote with no barrier", "ds_write_b32 v1, v0"),
+        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\n" + WRITE,
+        "another wave read",
+        WRITE
+        + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\n"
+        + WRITE,
+    ),
+    "two writers": ("ds_write_b32 v0, v0", "another wave wrote with no barrier", "ds_write_b32 v1, v0"),
 }
 
 
@@ -108,15 +159,19 @@ def test_hazards_between_waves(name):
 
 LEGAL = {
     "a store before its wait": "global_load_dword v5, v1, s[0:1]\ns_waitcnt vmcnt(0)\n" + STORE.format("v5"),
-    "undefined high half": "v_mad_u64_u32 v[6:7], s[2:3], v0, 4, v[8:9]\nv_mov_b32 v8, 0\nv_mad_u64_u32 v[6:7], s[2:3], v0, 4, v[8:9]\n"
-    + STORE.format("v6"),
-    "unselected undefined value": "v_cmp_ge_u32 vcc, v0, v0\nv_cndmask_b32 v5, v9, v0, vcc\n" + STORE.format("v5"),
+    "undefined high half": "v_mad_u64_u32 v[6:7], s[2:3], v0, 4, v[8:9]\nv_mov_b32 v8, 0\n"
+    "v_mad_u64_u32 v[6:7], s[2:3], v0, 4, v[8:9]\n" + STORE.format("v6"),
+    "unselected undefined value": "v_cmp_ge_u32 vcc, v0, v0\nv_cndmask_b32 v5, v9, v0, vcc\n"
+    + STORE.format("v5"),
     "undefined lanes switched off": "s_mov_b64 exec, 15\nv_mov_b32 v5, v0\n" + STORE.format("v5"),
     "undefined value copied, never used": "v_mov_b32 v5, v9\nv_add_f32 v6, v5, v9\nds_write_b32 v1, v6",
-    "atomics of both waves": "v_mov_b32 v5, 0\nds_write_b32 v1, v5\ns_waitcnt lgkmcnt(0)\ns_barrier\nds_add_u32 v5, v0",
+    "atomics of both waves": "v_mov_b32 v5, 0\nds_write_b32 v1, v5\ns_waitcnt lgkmcnt(0)\ns_barrier\n"
+    "ds_add_u32 v5, v0",
     "permuted data": "ds_bpermute_b32 v5, v1, v0\ns_waitcnt lgkmcnt(0)\n" + STORE.format("v5"),
-    "DPP with a bound": "v_mov_b32_dpp v5, v0 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:0\n" + STORE.format("v5"),
-    "spilled lane": "v_writelane_b32 v40, s2, 3\nscratch_store_dword off, v40, off\nv_readlane_b32 s9, v40, 3\n"
+    "DPP with a bound": "v_mov_b32_dpp v5, v0 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:0\n"
+    + STORE.format("v5"),
+    "spilled lane": "v_writelane_b32 v40, s2, 3\nscratch_store_dword off, v40, off\n"
+    "v_readlane_b32 s9, v40, 3\n"
     "s_cmp_eq_u32 s9, 0\ns_cbranch_scc1 end\nend:\ns_nop 0",
 }
 
@@ -128,7 +183,7 @@ def test_what_compilers_do_is_not_reported(name):
 
 def test_the_fault_has_lane_and_address():
     group = _run("s_mov_b64 exec, 0xf0\nv_mov_b32 v5, v0\ns_mov_b64 exec, -1\n" + STORE.format("v5"))
-    (message, lane, address), = group.faults
+    ((message, lane, address),) = group.faults
     assert lane == 0 and address & 0xFFFF == 16
 
 

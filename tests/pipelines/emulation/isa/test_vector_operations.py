@@ -1,6 +1,5 @@
 """Every plain vector operation against AMD's own pseudo-code, on special and random values."""
 
-import itertools
 import math
 
 import numpy as np
@@ -14,16 +13,85 @@ from predecode.pipelines.emulation.isa.vector_table import LANE_OPERATIONS
 from tests.pipelines.emulation.isa.pseudo_code import Evaluator
 from tests.pipelines.emulation.isa.wave_runner import VCC, load, make_group
 
-SPECIAL_32 = [0, 1, 2, 31, 32, 63, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x3F800000,
-              0xBF800000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x00800000, 0x007FFFFF, 0x7F7FFFFF, 0x4B000001, 0x3F000000,
-              0x40200000, 0xC0200000, 0x4F000000, 0xCF000000, 0x3C003C00, 0x7C007C00, 0xFC007E00, 0x03FF8001]
-SPECIAL_64 = [0.0, -0.0, 1.0, -1.5, 2.5, 0.5, -0.5, math.inf, -math.inf, math.nan, 5e-324, 1e308, -1e308, 2.0**31, -(2.0**31), 1e-310]
+SPECIAL_32 = [
+    0,
+    1,
+    2,
+    31,
+    32,
+    63,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x10000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    0x3F800000,
+    0xBF800000,
+    0x7F800000,
+    0xFF800000,
+    0x7FC00000,
+    0x00800000,
+    0x007FFFFF,
+    0x7F7FFFFF,
+    0x4B000001,
+    0x3F000000,
+    0x40200000,
+    0xC0200000,
+    0x4F000000,
+    0xCF000000,
+    0x3C003C00,
+    0x7C007C00,
+    0xFC007E00,
+    0x03FF8001,
+]
+SPECIAL_64 = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.5,
+    2.5,
+    0.5,
+    -0.5,
+    math.inf,
+    -math.inf,
+    math.nan,
+    5e-324,
+    1e308,
+    -1e308,
+    2.0**31,
+    -(2.0**31),
+    1e-310,
+]
 # The pseudo-code gives these exactly only up to the hardware's own approximation, or not at all.
-APPROXIMATE = {"V_EXP_F32", "V_LOG_F32", "V_SIN_F32", "V_COS_F32", "V_RCP_F32", "V_RCP_IFLAG_F32", "V_RSQ_F32", "V_SQRT_F32",
-               "V_EXP_F16", "V_LOG_F16", "V_SIN_F16", "V_COS_F16", "V_RSQ_F16", "V_RSQ_F64",
-               "V_LDEXP_F16", "V_LDEXP_F32", "V_LDEXP_F64",
-               # The text of the division steps contradicts itself; test_transcendentals.py runs whole divisions.
-               "V_DIV_FMAS_F32", "V_DIV_FMAS_F64", "V_DIV_SCALE_F32", "V_DIV_SCALE_F64", "V_DIV_FIXUP_F32", "V_DIV_FIXUP_F64"}
+APPROXIMATE = {
+    "V_EXP_F32",
+    "V_LOG_F32",
+    "V_SIN_F32",
+    "V_COS_F32",
+    "V_RCP_F32",
+    "V_RCP_IFLAG_F32",
+    "V_RSQ_F32",
+    "V_SQRT_F32",
+    "V_EXP_F16",
+    "V_LOG_F16",
+    "V_SIN_F16",
+    "V_COS_F16",
+    "V_RSQ_F16",
+    "V_RSQ_F64",
+    "V_LDEXP_F16",
+    "V_LDEXP_F32",
+    "V_LDEXP_F64",
+    # The text of the division steps contradicts itself; test_transcendentals.py runs whole divisions.
+    "V_DIV_FMAS_F32",
+    "V_DIV_FMAS_F64",
+    "V_DIV_SCALE_F32",
+    "V_DIV_SCALE_F64",
+    "V_DIV_FIXUP_F32",
+    "V_DIV_FIXUP_F64",
+}
 
 
 def _members():
@@ -93,7 +161,7 @@ def _field(spec, value) -> int:
     return value.value if hasattr(value, "value") else value
 
 
-GROUPS = [TESTED[i:i + 40] for i in range(0, len(TESTED), 40)]
+GROUPS = [TESTED[i : i + 40] for i in range(0, len(TESTED), 40)]
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +196,19 @@ def _same(kind: str, got: int, wanted: int) -> bool:
 
 # What the text says and this evaluator cannot: lambdas, tables, wave state.
 NOT_EVALUATED = {
-    "V_CVT_OFF_F32_I4", "V_PERM_B32", "V_SAD_U8", "V_SAD_HI_U8", "V_SAD_U16", "V_SAD_U32", "V_SAT_PK_U8_I16", "V_ASHR_PK_I8_I32",
-    "V_ASHR_PK_U8_I32", "V_CVT_PK_BF16_F32", "V_CVT_PKRTZ_F16_F32", "V_MBCNT_LO_U32_B32", "V_MBCNT_HI_U32_B32",
+    "V_CVT_OFF_F32_I4",
+    "V_PERM_B32",
+    "V_SAD_U8",
+    "V_SAD_HI_U8",
+    "V_SAD_U16",
+    "V_SAD_U32",
+    "V_SAT_PK_U8_I16",
+    "V_ASHR_PK_I8_I32",
+    "V_ASHR_PK_U8_I32",
+    "V_CVT_PK_BF16_F32",
+    "V_CVT_PKRTZ_F16_F32",
+    "V_MBCNT_LO_U32_B32",
+    "V_MBCNT_HI_U32_B32",
 }
 
 
@@ -168,7 +247,9 @@ def test_operations_follow_the_pseudo_code(kernels, group):
                     good = _same(operation.result, got, wanted["D0"])
                 if not good:
                     operands = " ".join(f"{int(inputs[i, lane]):08x}" for i in (1, 0, 3, 2, 5, 4))
-                    wrong.append(f"{name} lane {lane} ({operands}): got {got:x}, pseudo-code {wanted['D0']:x}")
+                    wrong.append(
+                        f"{name} lane {lane} ({operands}): got {got:x}, pseudo-code {wanted['D0']:x}"
+                    )
                     break
                 seen += 1
     assert not wrong, "\n".join(dict(zip((w.split()[0] for w in wrong), wrong)).values())

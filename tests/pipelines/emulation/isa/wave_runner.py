@@ -1,4 +1,5 @@
-"""Runs translated machine code from Python: one workgroup, its waves as ctypes structures laid out like wave.h."""
+"""Runs translated machine code from Python: one workgroup, its waves as ctypes structures laid out like
+wave.h."""
 
 import ctypes
 import functools
@@ -25,8 +26,20 @@ VCC, EXEC = 106, 126
 class Counters(ctypes.Structure):
     """`struct WaveCounters`."""
 
-    names = ("salu", "smem", "valu", "mfma", "lds", "vmem", "branch", "other", "matrix_operations", "bytes_loaded",
-             "bytes_stored", "lds_bank_conflicts")
+    names = (
+        "salu",
+        "smem",
+        "valu",
+        "mfma",
+        "lds",
+        "vmem",
+        "branch",
+        "other",
+        "matrix_operations",
+        "bytes_loaded",
+        "bytes_stored",
+        "lds_bank_conflicts",
+    )
     _fields_ = [(name, ctypes.c_uint64) for name in names]
 
 
@@ -39,36 +52,68 @@ class LdsByte(ctypes.Structure):
 class Checks(ctypes.Structure):
     """`struct WaveChecks`."""
 
-    _fields_ = [("vgpr_defined", ctypes.c_uint64 * 512), ("sequences", ctypes.c_uint32 * 1024),
-                ("sgpr_sequence", ctypes.c_uint32 * 128), ("sgpr_defined", ctypes.c_uint8 * 128),
-                ("scc_defined", ctypes.c_uint8), ("counts", ctypes.c_uint32 * 15)]
+    _fields_ = [
+        ("vgpr_defined", ctypes.c_uint64 * 512),
+        ("sequences", ctypes.c_uint32 * 1024),
+        ("sgpr_sequence", ctypes.c_uint32 * 128),
+        ("sgpr_defined", ctypes.c_uint8 * 128),
+        ("scc_defined", ctypes.c_uint8),
+        ("counts", ctypes.c_uint32 * 15),
+    ]
 
 
 class Wave(ctypes.Structure):
     """`struct Wave`."""
 
     _fields_ = [
-        ("vgpr", ctypes.c_uint32 * 64 * 512), ("lane_mask", ctypes.c_uint32 * 64), ("sgpr", ctypes.c_uint32 * 128),
-        ("scc", ctypes.c_uint32), ("mode", ctypes.c_uint32), ("resume", ctypes.c_uint32), ("index", ctypes.c_uint32),
-        ("initialized_sgprs", ctypes.c_uint32), ("initialized_vgprs", ctypes.c_uint32), ("faulted", ctypes.c_uint32),
-        ("unused", ctypes.c_uint32), ("workgroup", ctypes.c_void_p), ("scratch", ctypes.c_void_p),
-        ("scratch_bytes_per_lane", ctypes.c_uint64), ("counters", Counters), ("checks", Checks),
+        ("vgpr", ctypes.c_uint32 * 64 * 512),
+        ("lane_mask", ctypes.c_uint32 * 64),
+        ("sgpr", ctypes.c_uint32 * 128),
+        ("scc", ctypes.c_uint32),
+        ("mode", ctypes.c_uint32),
+        ("resume", ctypes.c_uint32),
+        ("index", ctypes.c_uint32),
+        ("initialized_sgprs", ctypes.c_uint32),
+        ("initialized_vgprs", ctypes.c_uint32),
+        ("faulted", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
+        ("workgroup", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+        ("scratch_bytes_per_lane", ctypes.c_uint64),
+        ("counters", Counters),
+        ("checks", Checks),
     ]
 
 
-CHECK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int, ctypes.c_int,
-                         ctypes.c_uint64)
-REPORT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint64)
+CHECK = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_uint64,
+    ctypes.c_uint32,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_uint64,
+)
+REPORT = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint64
+)
 
 
 class Workgroup(ctypes.Structure):
     """`struct Workgroup`."""
 
     _fields_ = [
-        ("lds", ctypes.c_void_p), ("lds_size", ctypes.c_uint32), ("wave_count", ctypes.c_uint32),
-        ("waves", ctypes.c_void_p * 16), ("lds_bytes", ctypes.c_void_p), ("id", ctypes.c_uint32 * 3),
-        ("unused", ctypes.c_uint32), ("dispatch_pointer", ctypes.c_void_p), ("user", ctypes.c_void_p),
-        ("check_global", CHECK), ("report", REPORT),
+        ("lds", ctypes.c_void_p),
+        ("lds_size", ctypes.c_uint32),
+        ("wave_count", ctypes.c_uint32),
+        ("waves", ctypes.c_void_p * 16),
+        ("lds_bytes", ctypes.c_void_p),
+        ("id", ctypes.c_uint32 * 3),
+        ("unused", ctypes.c_uint32),
+        ("dispatch_pointer", ctypes.c_void_p),
+        ("user", ctypes.c_void_p),
+        ("check_global", CHECK),
+        ("report", REPORT),
     ]
 
 
@@ -106,7 +151,14 @@ def _aligned(kind):
     return value
 
 
-def make_group(waves: int = 1, lds_size: int = 0, scratch: int = 0, strict: bool = False, sgprs: int = 106, vgprs: int = 256):
+def make_group(
+    waves: int = 1,
+    lds_size: int = 0,
+    scratch: int = 0,
+    strict: bool = False,
+    sgprs: int = 106,
+    vgprs: int = 256,
+):
     """A workgroup with full EXEC; strict mode takes the first `sgprs` and `vgprs` registers as set."""
     group = _aligned(Workgroup)
     result = Group([_aligned(Wave) for _ in range(waves)], group)
@@ -123,7 +175,11 @@ def make_group(waves: int = 1, lds_size: int = 0, scratch: int = 0, strict: bool
         group.waves[i] = ctypes.addressof(wave)
         private = np.zeros(64 * scratch + 16, np.uint8)
         result.keep.append(private)
-        wave.workgroup, wave.scratch, wave.scratch_bytes_per_lane = ctypes.addressof(group), private.ctypes.data, scratch
+        wave.workgroup, wave.scratch, wave.scratch_bytes_per_lane = (
+            ctypes.addressof(group),
+            private.ctypes.data,
+            scratch,
+        )
         wave.mode, wave.index = 0x2F0, i
         wave.sgpr[EXEC] = wave.sgpr[EXEC + 1] = 0xFFFFFFFF
         wave.initialized_sgprs, wave.initialized_vgprs = sgprs, vgprs
@@ -131,20 +187,37 @@ def make_group(waves: int = 1, lds_size: int = 0, scratch: int = 0, strict: bool
 
 
 def assemble(text: str, arch: str = "gfx942") -> bytes:
-    """Machine code of assembly text, by the assembler of the `ziglang` wheel (not by what the translator decodes with)."""
+    """Machine code of assembly text, by the assembler of the `ziglang` wheel (not by what the translator
+    decodes with)."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "a.s", Path(folder) / "a.o"
         source.write_text(text + "\n")
-        command = [sys.executable, "-m", "ziglang", "clang", "-cc1as", "-triple", "amdgcn-amd-amdhsa", "-target-cpu", arch,
-                   "-filetype", "obj", str(source), "-o", str(target)]
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "clang",
+            "-cc1as",
+            "-triple",
+            "amdgcn-amd-amdhsa",
+            "-target-cpu",
+            arch,
+            "-filetype",
+            "obj",
+            str(source),
+            "-o",
+            str(target),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         data = target.read_bytes()
-    sections, size, count = (struct.unpack_from(f, data, at)[0] for f, at in (("<Q", 40), ("<H", 58), ("<H", 60)))
+    sections, size, count = (
+        struct.unpack_from(f, data, at)[0] for f, at in (("<Q", 40), ("<H", 58), ("<H", 60))
+    )
     for i in range(count):
         kind, flags, _, offset, length = struct.unpack_from("<IQQQQ", data, sections + i * size + 4)
         if kind == 1 and flags & 4:  # PROGBITS, executable
-            return data[offset:offset + length]
+            return data[offset : offset + length]
     raise AssertionError("no code")
 
 
@@ -161,9 +234,11 @@ def load(codes: tuple[bytes, ...], arch: str = "gfx942", strict: bool = False) -
     def sources() -> dict[str, str]:
         files = {}
         for part in range(0, len(codes), 64):
-            texts = [translate.translate_kernel(code + S_ENDPGM, CODE_ADDRESS, 0, name, arch, strict)
-                     for code, name in zip(codes[part:part + 64], names[part:part + 64])]
-            for i, (text, name) in enumerate(zip(texts, names[part:part + 64])):
+            texts = [
+                translate.translate_kernel(code + S_ENDPGM, CODE_ADDRESS, 0, name, arch, strict)
+                for code, name in zip(codes[part : part + 64], names[part : part + 64])
+            ]
+            for i, (text, name) in enumerate(zip(texts, names[part : part + 64])):
                 files[f"{name}.c"] = text
         return files
 
