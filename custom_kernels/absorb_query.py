@@ -70,7 +70,10 @@ def _launch(target: Target, call: Call) -> Launch | None:
 def _touched(call: Call) -> dict[str, int]:
     heads, _, latent = call["weight"].shape
     nope = call["q"].shape[1] // heads - call["rope_dim"]
-    return {"q": call["q"].shape[0] * heads * nope * call["q"].element_size(), "weight": heads * nope * latent}
+    return {
+        "q": call["q"].shape[0] * heads * nope * call["q"].element_size(),
+        "weight": heads * nope * latent,
+    }
 
 
 OP = define_op(

@@ -65,9 +65,7 @@ def require_quantized_rows(
         )
 
 
-def require_expert_ids(
-    consumer: str, expert_ids: torch.Tensor, weight: BlockScaledWeight
-) -> tuple[int, int]:
+def require_expert_ids(consumer: str, expert_ids: torch.Tensor, weight: BlockScaledWeight) -> tuple[int, int]:
     """(T, k) of the router's int32 ``expert_ids`` [T, k]; ``weight`` must have a leading axis of experts."""
     if expert_ids.dim() != 2 or expert_ids.dtype != torch.int32:
         raise TypeError(

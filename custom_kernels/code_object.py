@@ -65,14 +65,17 @@ def _read_hsaco(code: CodeObject) -> dict[str, Kernel]:
         notes = [n for s in elf.iter_sections("SHT_NOTE") for n in s.iter_notes() if n["n_name"] == "AMDGPU"]
         metadata = msgpack.unpackb(notes[0]["n_descdata"])
     except (ELFError, IndexError, ValueError) as error:
-        raise PredecodeError(f"{code.source}: not an AMD code object ({error}); rebuild the kernel") from error
+        raise PredecodeError(
+            f"{code.source}: not an AMD code object ({error}); rebuild the kernel"
+        ) from error
     return {k[".name"]: _hsaco_kernel(k, arch) for k in metadata["amdhsa.kernels"]}
 
 
 def _hsaco_kernel(entry: dict, arch: str) -> Kernel:
     kinds = {"global_buffer": "pointer", "by_value": "value"}
     arguments = tuple(
-        KernelArgument(kinds.get(a[".value_kind"], a[".value_kind"]), a[".size"]) for a in entry.get(".args", ())
+        KernelArgument(kinds.get(a[".value_kind"], a[".value_kind"]), a[".size"])
+        for a in entry.get(".args", ())
     )
     resources = KernelResources(
         vector_registers=entry[".vgpr_count"],

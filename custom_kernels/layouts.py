@@ -82,7 +82,9 @@ class Tiled16x16:
             raise LayoutError(
                 f"a {rows} x {columns} matrix cannot be {self.name}: both must be multiples of {TILE}; pad it"
             )
-        return matrix.reshape(*batch, rows // TILE, TILE, columns // TILE, TILE).transpose(-3, -2).contiguous()
+        return (
+            matrix.reshape(*batch, rows // TILE, TILE, columns // TILE, TILE).transpose(-3, -2).contiguous()
+        )
 
     def unpack(self, stored: torch.Tensor) -> torch.Tensor:
         """[..., rows/16, columns/16, 16, 16] -> [..., rows, columns]."""

@@ -13,7 +13,6 @@ from predecode.custom_kernels.layouts import (
     PAGE_TOKENS,
     PRESHUFFLED_PAGE,
     TILE,
-    TILED_16X16,
     require_layout,
 )
 from predecode.custom_kernels.op import Call, define_op

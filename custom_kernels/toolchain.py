@@ -95,7 +95,9 @@ class Toolchain:
         except FileNotFoundError as error:
             raise ToolchainError(f"{doing}: {command[0]} not found; install the `export` extra") from error
         if result.returncode:
-            errors = [line for line in result.stderr.splitlines() if "error" in line] or [result.stderr.strip()]
+            errors = [line for line in result.stderr.splitlines() if "error" in line] or [
+                result.stderr.strip()
+            ]
             raise ToolchainError(f"{doing} failed: {errors[0]}")
         return result.stdout
 
@@ -113,7 +115,16 @@ def _commands(target: Target, launch: Launch) -> _Commands:
     macros = tuple(f"-D{name}={value}" for name, value in launch.defines)
     include = ("-I", str(DEVICE_HEADERS))
     if target.device == "hip":
-        flags = ("-cc1", "-triple", "amdgcn-amd-amdhsa", "-target-cpu", target.arch, "-x", "hip", "-std=c++20")
+        flags = (
+            "-cc1",
+            "-triple",
+            "amdgcn-amd-amdhsa",
+            "-target-cpu",
+            target.arch,
+            "-x",
+            "hip",
+            "-std=c++20",
+        )
         flags += ("-fcuda-is-device", "-O3", "-mcode-object-version=5", "-ffp-contract=on", "-emit-obj")
         linker = str(files("iree.compiler") / "_mlir_libs" / "iree-lld")
         return _Commands(flags + macros + include, (linker, "-flavor", "gnu", "-shared"), "hsaco")
@@ -122,7 +133,15 @@ def _commands(target: Target, launch: Launch) -> _Commands:
         flags += ("-nocudainc", "-nocudalib", "-O3", "-ffp-contract=on", "-S", "-Wno-unknown-cuda-version")
         return _Commands(flags + macros + include, (), "ptx")
     flags = ("-target", "x86_64-none-elf", "-march=x86-64-v3", "-std=c++20", "-O3", "-ffreestanding")
-    flags += ("-fno-math-errno", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-fno-plt", "-ffunction-sections", "-c")
+    flags += (
+        "-fno-math-errno",
+        "-fno-exceptions",
+        "-fno-rtti",
+        "-fvisibility=hidden",
+        "-fno-plt",
+        "-ffunction-sections",
+        "-c",
+    )
     builtins = ("-isystem", str(files("ziglang") / "lib" / "include"))
     renamed = (f"-D{launch.symbol}={launch.linked_symbol}",)
     return _Commands(flags + macros + renamed + include + builtins, (), "o")

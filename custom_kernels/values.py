@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from predecode.custom_kernels.layouts import (
+    GroupMajorScales,
     IndexerPage,
     RowMajor,
     RowMajorScales,
-    GroupMajorScales,
     Tiled16x16,
 )
 

@@ -51,7 +51,9 @@ def audit_entry_points(
         result = {}
         for name, argument_names in arguments.items():
             counts = _workgroup_counts(hal, name)
-            reader = _EntryReader(name, argument_names, functions[f"{name}$async"], executables, counts, touched)
+            reader = _EntryReader(
+                name, argument_names, functions[f"{name}$async"], executables, counts, touched
+            )
             result[name] = reader.audit(exemptions)
         return result
 
@@ -83,7 +85,14 @@ class _EntryReader:
             fills=fills,
             transient_bytes=sum(_transient_bytes(op) for op in operations),
             in_place=tuple(
-                sorted({b.name for d in dispatches for b in d.bindings if b.access == "read_write" and b.name in self.arguments})
+                sorted(
+                    {
+                        b.name
+                        for d in dispatches
+                        for b in d.bindings
+                        if b.access == "read_write" and b.name in self.arguments
+                    }
+                )
             ),
             exempted=self._excuse(faults, exemptions),
         )
@@ -93,7 +102,9 @@ class _EntryReader:
         for fault in faults:
             reasons = [e.reason for e in exemptions if fnmatchcase(fault, e.name)]
             if not reasons:
-                what = f"a {fault}" if fault in ("copy", "fill") else f"dispatch {fault}, which only moves data"
+                what = (
+                    f"a {fault}" if fault in ("copy", "fill") else f"dispatch {fault}, which only moves data"
+                )
                 raise AuditError(
                     f"{self.name}: the compiled module contains {what}; change the ops around it so that it is "
                     "not needed, or name it with a reason in the target's audit exemptions"
@@ -102,7 +113,7 @@ class _EntryReader:
         return tuple(dict.fromkeys(used))
 
     def _dispatch(self, op: ir.Operation, taken) -> tuple[Dispatch, bool]:
-        entry = str(list(ir.ArrayAttr(op.attributes["entry_points"]))[0])
+        entry = str(next(iter(ir.ArrayAttr(op.attributes["entry_points"]))))
         path = [part.removeprefix("@").strip('"') for part in entry.split("::")]
         executable = self.executables.get(path[0])
         injected = re.fullmatch(r"predecode\.(\w+)\.\d+", path[-1])

@@ -43,7 +43,9 @@ def extern_dispatch(
     bindings += ["#hal.pipeline.binding<storage_buffer>"] * (len(results) - len(tied))
     tied_operands = [f"{len(constants) + tied[i] if i in tied else -1} : index" for i in range(len(results))]
     counts = ", ".join(f"%count{axis}" for axis in range(3))
-    scalars = ", ".join([f"%constant{i}" for i in range(len(constants))] + [f"%arg{i}" for i in range(len(operands))])
+    scalars = ", ".join(
+        [f"%constant{i}" for i in range(len(constants))] + [f"%arg{i}" for i in range(len(operands))]
+    )
     types = ", ".join(["i32"] * len(constants) + list(operands))
     template = f"""
 util.func private @"{_FUNCTION}"({_parameters(operands)}) -> ({", ".join(results)}) {{
@@ -104,7 +106,8 @@ stream.executable private @"{_FUNCTION}.executable" attributes {{
     stream.return %count0, %count1, %count2 : index, index, index
   }}
   builtin.module {{
-    func.func private @{launch.linked_symbol}({", ".join(declared)}) attributes {{hal.import.static, llvm.bareptr = true}}
+    func.func private @{launch.linked_symbol}({", ".join(declared)})
+        attributes {{hal.import.static, llvm.bareptr = true}}
     func.func @"{_FUNCTION}"({", ".join(f"%binding{i}: !stream.binding" for i in range(len(bound)))}) {{
       %zero = arith.constant 0 : index
       {_constant_lines("constant", [signed(c) for c in launch.constants], "index")}

@@ -101,7 +101,9 @@ def _entry_points(
         for count in rows
         for segment in segments
     }
-    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, exemptions_of(target), injection.touched)
+    audits = audit_entry_points(
+        compiled.stream_ir, compiled.hal_ir, names, exemptions_of(target), injection.touched
+    )
     return tuple(
         records.EntryPoint(
             name=entry_point_name(segment, count),
@@ -132,7 +134,11 @@ def _golden(
     for state in states:
         load_into(state, model.weights, model.config, shard, options.chip.element_format)
     initial, steps = make_golden(
-        segments, options.rows, geometry, options.seed, lambda step, of: progress("making golden steps", step, of)
+        segments,
+        options.rows,
+        geometry,
+        options.seed,
+        lambda step, of: progress("making golden steps", step, of),
     )
     write_golden(folder / GOLDEN_FILE, initial, steps)
     return records.Golden(GOLDEN_FILE, tolerances(segments), len(steps))
@@ -176,7 +182,8 @@ def _manifest(
             max_context=geometry.max_context,
             block_table_width=geometry.block_table_width,
         ),
-        tools={name: importlib.metadata.version(name) for name in _TOOLS} | {"clang": toolchain.version.removeprefix("clang version ")},
+        tools={name: importlib.metadata.version(name) for name in _TOOLS}
+        | {"clang": toolchain.version.removeprefix("clang version ")},
         module=MODULE_FILE,
         parameters=records.Parameters(PARAMETER_FILE, PARAMETER_SCOPE),
         kernels=tuple(_kernel_record(kernel) for kernel in kernels),

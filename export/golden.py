@@ -81,7 +81,14 @@ def _plan_sequences(random, geometry: Geometry, topk: int, rows: int, most_rows:
     """Sequences that start at awkward lengths and fit the pool with room for their share of ``rows``."""
     count = max(1, min(MOST_SEQUENCES, most_rows, geometry.pages - 1))
     share = min(-(-rows // count) + 1, geometry.max_context)
-    awkward = [0, PAGE_TOKENS - 1, topk - 1, topk + PAGE_TOKENS + 1, geometry.max_context - share, 2 * PAGE_TOKENS]
+    awkward = [
+        0,
+        PAGE_TOKENS - 1,
+        topk - 1,
+        topk + PAGE_TOKENS + 1,
+        geometry.max_context - share,
+        2 * PAGE_TOKENS,
+    ]
     free = random.permutation(geometry.pages)
     sequences = []
     for start in awkward[:count]:
@@ -98,7 +105,11 @@ def _place_rows(
     sequences: Sequence[_Sequence], rows: int, geometry: Geometry, padded: bool
 ) -> dict[str, torch.Tensor]:
     """Deal ``rows`` rows to the sequences in turn; rows of one sequence are its next tokens."""
-    positions, slots, lengths = np.zeros(rows, np.int64), np.full(rows, PADDING_SLOT, np.int64), np.zeros(rows, np.int32)
+    positions, slots, lengths = (
+        np.zeros(rows, np.int64),
+        np.full(rows, PADDING_SLOT, np.int64),
+        np.zeros(rows, np.int32),
+    )
     block_table = np.zeros((rows, geometry.block_table_width), np.int32)
     real = rows - 1 if padded and rows > 1 else rows
     for row in range(real):
@@ -121,7 +132,9 @@ def _activations(specs: Sequence[TensorSpec], random, vocabulary: int) -> dict[s
         if spec.name == "tokens":
             values[spec.name] = torch.from_numpy(random.integers(0, vocabulary, spec.shape))
         elif spec.name in ("hidden", "residual"):
-            values[spec.name] = torch.from_numpy(random.standard_normal(spec.shape, np.float32)).to(spec.dtype)
+            values[spec.name] = torch.from_numpy(random.standard_normal(spec.shape, np.float32)).to(
+                spec.dtype
+            )
         elif spec.name == "selected_slots":
             values[spec.name] = torch.full(spec.shape, PADDING_SLOT, dtype=spec.dtype)
     return values
@@ -152,10 +165,13 @@ def _initial_caches(
     segments: Sequence[Segment], sequences: Sequence[_Sequence], element_format: ElementFormat, random
 ) -> dict[str, torch.Tensor]:
     """NaN everywhere but in the tokens that the sequences already have."""
-    slots = np.concatenate([
-        s.pages[np.arange(s.length) // PAGE_TOKENS].astype(np.int64) * PAGE_TOKENS + np.arange(s.length) % PAGE_TOKENS
-        for s in sequences
-    ])
+    slots = np.concatenate(
+        [
+            s.pages[np.arange(s.length) // PAGE_TOKENS].astype(np.int64) * PAGE_TOKENS
+            + np.arange(s.length) % PAGE_TOKENS
+            for s in sequences
+        ]
+    )
     caches = {}
     for spec in (spec for segment in segments for spec in segment.arguments(1) if spec.role == "cache"):
         cache = torch.full(spec.shape, _NAN_BYTE[element_format.name], dtype=torch.int8)
@@ -171,10 +187,15 @@ def _initial_caches(
     return caches
 
 
-def _fill_indexer_cache(cache: torch.Tensor, slots: np.ndarray, element_format: ElementFormat, random) -> None:
+def _fill_indexer_cache(
+    cache: torch.Tensor, slots: np.ndarray, element_format: ElementFormat, random
+) -> None:
     keys = elements_to_bytes(element_format.encode(_normal(random, (len(slots), INDEXER_HEAD_DIM)) * 64))
     scales = float32_to_bytes(torch.full((len(slots), 1), 2.0**-6))
-    pages, tokens = torch.from_numpy(slots // PAGE_TOKENS)[:, None], torch.from_numpy(slots % PAGE_TOKENS)[:, None]
+    pages, tokens = (
+        torch.from_numpy(slots // PAGE_TOKENS)[:, None],
+        torch.from_numpy(slots % PAGE_TOKENS)[:, None],
+    )
     offsets = PRESHUFFLED_PAGE.key_offset(tokens, torch.arange(INDEXER_HEAD_DIM), element_format.itemsize)
     cache[pages, offsets] = keys
     cache[pages, PRESHUFFLED_PAGE.scale_offset(tokens, element_format.itemsize) + torch.arange(4)] = scales

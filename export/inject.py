@@ -90,13 +90,17 @@ def _build(launch: Launch, target: Target, toolchain: Toolchain, pointers: int) 
     return InjectedKernel(launch, code, kernel)
 
 
+def _operator_name(operation: ir.Operation) -> str:
+    return ir.StringAttr(operation.attributes["name"]).value
+
+
 def _operators(root: ir.Operation) -> list[ir.Operation]:
     found = []
 
     def visit(operation: ir.Operation) -> ir.WalkResult:
-        if operation.name == "torch.operator":
-            if ir.StringAttr(operation.attributes["name"]).value.startswith(_OPERATOR_PREFIX):
-                found.append(operation)
+        ours = operation.name == "torch.operator" and _operator_name(operation).startswith(_OPERATOR_PREFIX)
+        if ours:
+            found.append(operation)
         return ir.WalkResult.ADVANCE
 
     root.walk(visit)
@@ -114,7 +118,7 @@ class _TracedCall:
 
     @classmethod
     def read(cls, operation: ir.Operation) -> "_TracedCall":
-        name = ir.StringAttr(operation.attributes["name"]).value.removeprefix(_OPERATOR_PREFIX)
+        name = _operator_name(operation).removeprefix(_OPERATOR_PREFIX)
         op = OPS[name.removesuffix(".default")]
         tensors, constants = {}, {}
         arguments = op.overload._schema.arguments

@@ -14,6 +14,7 @@ import struct
 from pathlib import Path
 
 import torch
+
 from predecode.pipelines.errors import PredecodeError
 
 ALIGNMENT = 64

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+
 from predecode.custom_kernels.layouts import GROUP
 from predecode.export.config import ModelConfig
 from predecode.export.weights.source import TensorFacts, TensorSource

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as functional
+
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ElementFormat, group_scale
 from predecode.custom_kernels.layouts import GROUP
 from predecode.custom_kernels.quantize import dequantize_blocks

@@ -1,6 +1,7 @@
 """From Hugging Face's tensors to the parameters of one rank: which are fused, split and stacked, and how."""
 
 import torch
+
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.layouts import ROW_MAJOR
 from predecode.export.config import ModelConfig

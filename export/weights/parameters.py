@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.layouts import GROUP, TILE, TILED_16X16, RowMajor, Tiled16x16
 from predecode.export.rope_parameters import RopeParameters

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from predecode.export.weights.source import Region, TensorFacts, require_region
 from predecode.pipelines.errors import PredecodeError
 

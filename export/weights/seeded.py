@@ -11,6 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
+
 from predecode.custom_kernels.formats import E4M3FN
 from predecode.export.config import ModelConfig
 from predecode.export.weights.checkpoint_tensors import (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
 from predecode.pipelines.errors import PredecodeError
 
 Region = tuple[slice, ...]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.export.config import ModelConfig
 from predecode.export.shard import Shard

@@ -13,7 +13,6 @@ from predecode.custom_kernels.launch import KERNEL_FOLDER
 from predecode.custom_kernels.op import OPS, Op
 from predecode.custom_kernels.targets import Target
 from predecode.export.tensors import to_numpy
-
 from tests.custom_kernels.cases.case import Case, mismatch
 
 CASE_FOLDER = Path(__file__).parent / "cases"
@@ -21,7 +20,9 @@ CASE_FOLDER = Path(__file__).parent / "cases"
 
 def op_names() -> list[str]:
     """Ops that have cases."""
-    return sorted(path.stem for path in CASE_FOLDER.glob("*.py") if (KERNEL_FOLDER / f"{path.stem}.hip").is_file())
+    return sorted(
+        path.stem for path in CASE_FOLDER.glob("*.py") if (KERNEL_FOLDER / f"{path.stem}.hip").is_file()
+    )
 
 
 def load(name: str, element_format: ElementFormat) -> tuple[Op, list[Case]]:
@@ -63,7 +64,9 @@ def compile_cases(op: Op, cases: Sequence[Case], target: Target) -> bytes:
     return compile_module(module, kernels, target, Toolchain()).vmfb
 
 
-def run_cases(op: Op, cases: Sequence[Case], vmfb: bytes, device: rt.HalDevice) -> Iterator[tuple[Case, str | None]]:
+def run_cases(
+    op: Op, cases: Sequence[Case], vmfb: bytes, device: rt.HalDevice
+) -> Iterator[tuple[Case, str | None]]:
     """Each case with None, or the first mismatch of its results against the op's reference."""
     config = rt.Config(device=device)
     module = rt.load_vm_module(rt.VmModule.copy_buffer(config.vm_instance, vmfb), config)
@@ -79,7 +82,9 @@ def run_cases(op: Op, cases: Sequence[Case], vmfb: bytes, device: rt.HalDevice) 
 def _first_mismatch(case: Case, results, expected) -> str | None:
     for i, (given, wanted, rule) in enumerate(zip(results, expected, case.compare, strict=True)):
         array = np.array(given.to_host())  # a copy: the buffer is the device's
-        given_tensor = torch.from_numpy(array.view(np.uint8).reshape(-1)).view(wanted.dtype).reshape(wanted.shape)
+        given_tensor = (
+            torch.from_numpy(array.view(np.uint8).reshape(-1)).view(wanted.dtype).reshape(wanted.shape)
+        )
         fault = mismatch(given_tensor, wanted, rule)
         if fault:
             return f"result {i}: {fault}"

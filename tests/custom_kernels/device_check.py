@@ -15,7 +15,6 @@ from pathlib import Path
 import iree.runtime as rt
 
 from predecode.custom_kernels.targets import TARGETS
-
 from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, run_cases
 
 
@@ -39,7 +38,10 @@ def run(folder: Path, device_uri: str) -> int:
         name, target_name = path.name.split(".")[:2]
         op, cases = load(name, TARGETS[target_name].element_format)
         for case, fault in run_cases(op, cases, path.read_bytes(), device):
-            print(f"{'FAIL' if fault else 'ok  '} {name} / {case.label}{': ' + fault if fault else ''}", flush=True)
+            print(
+                f"{'FAIL' if fault else 'ok  '} {name} / {case.label}{': ' + fault if fault else ''}",
+                flush=True,
+            )
             failed, passed = failed + bool(fault), passed + (not fault)
     print(f"{passed} passed, {failed} failed")
     return failed

@@ -60,7 +60,7 @@ def test_wrapper_refuses_other_layouts_and_shapes():
     assert gemm_fp8_blockscale(x, w).shape == (3, 192)
     with pytest.raises(LayoutError, match="row-major scales"):
         gemm_fp8_blockscale(QuantizedActivation(values, scales.T, ROW_MAJOR_SCALES), w)
-    with pytest.raises(LayoutError, match="tiled-16x16.*row-major"):
+    with pytest.raises(LayoutError, match=r"tiled-16x16.*row-major"):
         gemm_fp8_blockscale(x, BlockScaledWeight(weight, weight_scales, ROW_MAJOR))
     with pytest.raises(ValueError, match="one scale per"):
         gemm_fp8_blockscale(x, BlockScaledWeight(weight, weight_scales[:1], TILED_16X16))

@@ -97,7 +97,7 @@ def test_wrappers_refuse_other_layouts_and_shapes():
     x = QuantizedActivation(values, scales, GROUP_MAJOR_SCALES)
     w = BlockScaledWeight(weight, weight_scales, TILED_16X16)
     assert gate_up.moe_gate_up(x, ids, w).shape == (6, 32)
-    with pytest.raises(LayoutError, match="tiled-16x16.*row-major"):
+    with pytest.raises(LayoutError, match=r"tiled-16x16.*row-major"):
         gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight, weight_scales, ROW_MAJOR))
     with pytest.raises(TypeError, match="expert ids are"):
         gate_up.moe_gate_up(x, ids.long(), w)

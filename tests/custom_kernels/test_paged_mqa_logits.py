@@ -77,7 +77,7 @@ def test_wrapper_refuses_other_layouts_and_shapes():
     query, weights, data, table, lengths = cases(ELEMENT_FORMATS["e4m3fn"])[0].arguments
     cache = IndexerCache(data, PRESHUFFLED_PAGE)
     assert paged_mqa_logits(query, weights, cache, table, lengths).shape == (1, 64)
-    with pytest.raises(LayoutError, match="preshuffled page.*plain page"):
+    with pytest.raises(LayoutError, match=r"preshuffled page.*plain page"):
         paged_mqa_logits(query, weights, IndexerCache(data, PLAIN_PAGE), table, lengths)
     with pytest.raises(ValueError, match="multiple of 16"):
         paged_mqa_logits(query[:, :8], weights[:, :8], cache, table, lengths)

@@ -12,7 +12,6 @@ from predecode.export.options import ExportOptions
 from predecode.pipelines import DecodeSession, compare
 from predecode.pipelines.artifact import read_manifest
 from predecode.pipelines.errors import PredecodeError
-
 from tests.export.conftest import export_tiny
 
 pytestmark = pytest.mark.xdist_group("exporter")
@@ -94,7 +93,9 @@ def test_a_session_decodes_and_pads(tiny_artifact):
         "block_table": np.array([[1, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]], np.int32),
     }
     together = DecodeSession.open(tiny_artifact).step(**inputs)["logits"]
-    alone = DecodeSession.open(tiny_artifact).step(**{name: array[1:2] for name, array in inputs.items()})["logits"]
+    alone = DecodeSession.open(tiny_artifact).step(**{name: array[1:2] for name, array in inputs.items()})[
+        "logits"
+    ]
     assert together.shape == (3, 512)
     np.testing.assert_array_equal(together[1], alone[0])
 

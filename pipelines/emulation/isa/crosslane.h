@@ -122,7 +122,7 @@ HELPER void swizzle_lanes(const struct Wave *w, uint32_t *d, const uint32_t *dat
 }
 
 /* v_swap_b32 and the row swaps of gfx950: `distance` 0 swaps within the lane, 16 and 32 the odd rows of the
- * destination with the even rows of the source. The row swaps ignore EXEC only where both lanes are off. */
+ * destination with the even rows of the source.  A lane that is off receives nothing, but may give. */
 HELPER void swap_lanes(const struct Wave *w, uint32_t *d, uint32_t *s, int distance)
 {
     const uint32_t *m = w->lane_mask;

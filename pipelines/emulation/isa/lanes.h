@@ -81,8 +81,8 @@ HELPER void apply_mode(struct Wave *w, uint64_t address)
     uint32_t denormals = w->mode >> 4 & 3;
     if (w->mode & 0xf || (w->mode >> 6 & 3) != 3 || (denormals != 0 && denormals != 3))
         fault(w,
-              "MODE asks for a rounding or denormal mode that is not emulated (it must round to nearest, keep "
-              "or flush single-precision denormals and keep the others)",
+              "MODE asks for a rounding or denormal mode that is not emulated (it must round to nearest, "
+              "keep or flush single-precision denormals and keep the others)",
               -1, address);
     else if (denormals)
         set_float_control(float_control() & ~FLUSH_DENORMALS);

@@ -52,7 +52,6 @@ INLINE float abs_f32(float a) { return as_f32(bits_f32(a) & 0x7fffffffu); }
 INLINE double neg_f64(double a) { return as_f64(bits_f64(a) ^ (UINT64_C(1) << 63)); }
 INLINE double abs_f64(double a) { return as_f64(bits_f64(a) & ~(UINT64_C(1) << 63)); }
 
-INLINE int is_nan_f32(float a) { return a != a; }
 INLINE int is_signal_f32(float a) { return a != a && !(bits_f32(a) & 0x400000); }
 INLINE int is_signal_f64(double a) { return a != a && !(bits_f64(a) & (UINT64_C(1) << 51)); }
 INLINE float quiet_f32(float a) { return as_f32(bits_f32(a) | 0x400000); }

@@ -81,7 +81,9 @@ def mismatch(given: torch.Tensor, expected: torch.Tensor, rule: Comparison) -> s
     magnitude = torch.where(finite, e.abs(), 0.0).flatten(1).amax(1) if e.dim() > 1 else e.abs()
     bound = rule.absolute + rule.relative * magnitude.reshape(-1, *[1] * (e.dim() - 1))
     error = torch.where(finite, (g - e).abs(), 0.0)
-    return _describe(error > bound, given, expected, f"error above {rule.absolute} + {rule.relative} * row max")
+    return _describe(
+        error > bound, given, expected, f"error above {rule.absolute} + {rule.relative} * row max"
+    )
 
 
 def _describe(bad: torch.Tensor, given: torch.Tensor, expected: torch.Tensor, why: str) -> str | None:

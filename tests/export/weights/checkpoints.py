@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+
 from predecode.export.config import ModelConfig
 from predecode.export.rope_parameters import RopeParameters
 

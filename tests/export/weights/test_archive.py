@@ -7,6 +7,7 @@ import iree.runtime as rt
 import numpy as np
 import pytest
 import torch
+
 from predecode.export.weights.archive import ArchiveWriter
 from predecode.pipelines.errors import PredecodeError
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import DeepseekV32Config, DeepseekV32ForCausalLM, GlmMoeDsaConfig, GlmMoeDsaForCausalLM
+
 from predecode.custom_kernels.formats import E4M3FN
 from predecode.export.presets import TINY, TINY_DEEPSEEK
 from predecode.export.shard import Shard
 from predecode.export.weights import DictSource, write_parameters
 from predecode.export.weights.checkpoint_tensors import expected_tensors, fused_layers
 from predecode.pipelines.errors import PredecodeError
-from transformers import DeepseekV32Config, DeepseekV32ForCausalLM, GlmMoeDsaConfig, GlmMoeDsaForCausalLM
-
 from tests.export.weights.checkpoints import TWO_LAYERS as CONFIG
 from tests.export.weights.checkpoints import random_checkpoint
 

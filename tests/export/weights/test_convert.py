@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, FLOAT32
 from predecode.export.weights.convert import convert_fp8, quantize_blocks
 

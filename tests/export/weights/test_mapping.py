@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, FLOAT32
 from predecode.export.rope_table import rope_table
 from predecode.export.shard import Shard
 from predecode.export.weights import DictSource, load_into
 from predecode.export.weights.transfer import model_parameters
-
 from tests.export.weights.checkpoints import DEEPSEEK, GLM, plain_shapes, random_checkpoint, wrong_linears
 
 SINGLE = Shard()

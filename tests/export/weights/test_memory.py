@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from predecode.export.weights.checkpoint_tensors import expected_tensors, scale_name, scale_shape
 
+from predecode.export.weights.checkpoint_tensors import expected_tensors, scale_name, scale_shape
 from tests.export.weights.checkpoints import GLM
 
 CONFIG = replace(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, FLOAT32
 from predecode.export.model.segments import build_segments
 from predecode.export.model.tensor_spec import Geometry

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from predecode.export.weights import SafetensorsCheckpoint
 from predecode.pipelines.errors import PredecodeError
-from safetensors.torch import save_file
 
 TENSORS = {
     "matrix": torch.arange(12 * 40, dtype=torch.float32).reshape(12, 40),

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from predecode.export.presets import GLM_5_1
 from predecode.export.weights import SeededWeights
-
 from tests.export.weights.checkpoints import GLM, linear_shapes, plain_shapes
 
 GATE = "model.layers.1.mlp.experts.3.gate_proj.weight"

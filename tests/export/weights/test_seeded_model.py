@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from predecode.custom_kernels.formats import E4M3FN, FLOAT32
 from predecode.export.presets import TINY, TINY_DEEPSEEK
 from predecode.export.weights import SeededWeights
-
 from tests.export.decoding import EagerDecoder, prefill
 
 TOKENS = torch.randint(0, 512, (100,), generator=torch.Generator().manual_seed(0)).tolist()

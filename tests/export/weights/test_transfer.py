@@ -5,6 +5,8 @@ import json
 import iree.runtime as rt
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ
 from predecode.export.shard import Shard
 from predecode.export.weights import (
@@ -15,8 +17,6 @@ from predecode.export.weights import (
     write_parameters,
 )
 from predecode.pipelines.errors import PredecodeError
-from safetensors.torch import save_file
-
 from tests.export.weights.checkpoints import DEEPSEEK
 from tests.export.weights.checkpoints import TWO_LAYERS as CONFIG
 

@@ -58,7 +58,8 @@ def test_sdwa():
     group.run(
         kernel("""
         v_add_u32_sdwa v2, v0, v1 dst_sel:BYTE_2 dst_unused:UNUSED_PRESERVE src0_sel:BYTE_1 src1_sel:WORD_1
-        v_lshlrev_b32_sdwa v3, v0, sext(v1) dst_sel:WORD_1 dst_unused:UNUSED_PAD src0_sel:BYTE_0 src1_sel:BYTE_3
+        v_lshlrev_b32_sdwa v3, v0, sext(v1) dst_sel:WORD_1 dst_unused:UNUSED_PAD \
+            src0_sel:BYTE_0 src1_sel:BYTE_3
         v_or_b32_sdwa v4, v0, sext(v1) dst_sel:BYTE_1 dst_unused:UNUSED_SEXT src0_sel:WORD_0 src1_sel:WORD_1
         v_cmp_eq_u32_sdwa s[4:5], v0, v1 src0_sel:BYTE_0 src1_sel:BYTE_0
     """)

@@ -69,7 +69,8 @@ def _extreme_of_three(words, choose) -> int:
 
 
 def test_half_precision_fma_rounds_once():
-    """(1 + 2^-10)(2^-11 - 2^-21) + 1 + 2^-10 lies just below the middle of two halves; a float sum would hit it."""
+    """(1 + 2^-10)(2^-11 - 2^-21) + 1 + 2^-10 lies just below the middle of two halves; a float sum
+    would hit it."""
     group = make_group()
     group.vgpr(0)[:], group.vgpr(1)[:], group.vgpr(2)[:] = 0x3C01, 0x0FFE, 0x3C01
     group.run(kernel("v_fma_f16 v3, v0, v1, v2\nv_pk_fma_f16 v4, v0, v1, v2 op_sel_hi:[0,0,0]"))
