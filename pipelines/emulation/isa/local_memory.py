@@ -111,7 +111,7 @@ def _emit_pair(context: Context, name: str, accumulator: bool) -> None:
         context.emit(f"{{ uint32_t kept[64]; memcpy(kept, {lanes}, 256);")
         base = context.vector_destination(decoded.vdst.offset, size // 2, accumulator)
         parts, lanes = [base, f"{base} + {size * 16}"], "kept"
-    for part, offset in zip(parts, (decoded.offset0, decoded.offset1)):
+    for part, offset in zip(parts, (decoded.offset0, decoded.offset1), strict=False):
         _emit_access(context, shape, offset * unit, part, is_store, lanes)
     if not is_store:
         context.emit("}")

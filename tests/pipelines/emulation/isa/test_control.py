@@ -92,7 +92,7 @@ def test_barrier_and_sleep_return_and_resume():
 def test_waves_exchange_through_lds():
     """Sixteen waves write, meet, and read each other's values."""
     group = make_group(waves=16, lds_size=4096)
-    for i, wave in enumerate(group.waves):
+    for i, _wave in enumerate(group.waves):
         group.vgpr(0, i)[:] = 4 * (64 * i + LANES)
         group.vgpr(1, i)[:] = 4 * (1023 - 64 * i - LANES)
         group.vgpr(2, i)[:] = 64 * i + LANES

@@ -66,7 +66,7 @@ def _text(size, depth, blocks, left, right, accumulator="v") -> str:
     result = "i32" if left == "i8" else "f32"
     types = f"{left}_{right}" if left in ("fp8", "bf8") else left
     block = f"_{blocks}b" if blocks > 1 else ""
-    operand = [f"v[{start}:{start + n - 1}]" if n > 1 else f"v{start}" for start, n in zip((A, B), registers)]
+    operand = [f"v[{start}:{start + n - 1}]" if n > 1 else f"v{start}" for start, n in zip((A, B), registers, strict=False)]
     third = f"{accumulator}[{C}:{C + outputs - 1}]"
     name = f"v_mfma_{result}_{size}x{size}x{depth}{block}_{types}"
     return f"{name} {accumulator}[{D}:{D + outputs - 1}], {operand[0]}, {operand[1]}, {third}"
@@ -226,7 +226,7 @@ def test_selected_formats(left, right, size, scaled):
     text = f"v_mfma_{name} {operands}{tail}"
     if scaled:
         text = f"v_mfma_scale_{name} {operands}, v70, v71 op_sel:[1,0,0] op_sel_hi:[0,1,0]{tail}"
-        matrices = [m * np.repeat(2.0 ** (s - 127), 32, axis=1) for m, s in zip(matrices, scales)]
+        matrices = [m * np.repeat(2.0 ** (s - 127), 32, axis=1) for m, s in zip(matrices, scales, strict=False)]
     group.run(kernel(text, "gfx950"))
     expected = matrices[0] @ matrices[1].T
     for register in range(n):

@@ -70,7 +70,7 @@ def test_scalar_operations_follow_the_pseudo_code(kernels):
     assert len(MEMBERS) > 95
     rng = np.random.default_rng(0)
     wrong, skipped = [], []
-    for (opcode, operation, _), run in zip(MEMBERS, kernels):
+    for (opcode, operation, _), run in zip(MEMBERS, kernels, strict=False):
         for trial in range(60):
             words = [
                 int(rng.choice(SPECIAL)) if rng.random() < 0.6 else int(rng.integers(2**32)) for _ in range(6)
@@ -83,7 +83,7 @@ def test_scalar_operations_follow_the_pseudo_code(kernels):
                 "SCC": scc,
                 "VCC": 0,
             }
-            for name, kind in zip(("S0", "S1"), [s for s in operation.sources if s != "D"]):
+            for name, kind in zip(("S0", "S1"), [s for s in operation.sources if s != "D"], strict=False):
                 if kind.endswith("32"):
                     registers[name] &= 0xFFFFFFFF
             try:
@@ -93,7 +93,7 @@ def test_scalar_operations_follow_the_pseudo_code(kernels):
                 break
             group = make_group()
             wave = group.waves[0]
-            for register, value in zip((0, 1, 2, 3, 8, 9), words):
+            for register, value in zip((0, 1, 2, 3, 8, 9), words, strict=False):
                 wave.sgpr[register] = value
             wave.scc = scc
             group.run(run)

@@ -183,7 +183,7 @@ def test_what_compilers_do_is_not_reported(name):
 
 def test_the_fault_has_lane_and_address():
     group = _run("s_mov_b64 exec, 0xf0\nv_mov_b32 v5, v0\ns_mov_b64 exec, -1\n" + STORE.format("v5"))
-    ((message, lane, address),) = group.faults
+    ((_message, lane, address),) = group.faults
     assert lane == 0 and address & 0xFFFF == 16
 
 

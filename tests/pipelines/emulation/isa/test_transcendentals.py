@@ -162,5 +162,5 @@ def test_whole_division(kind, text):
     wrong = number & (got != expected)
     # A denormal result passes through two roundings in double precision.
     assert not wrong[~((np.abs(expected) < np.finfo(kind).tiny) & (kind is np.float64))].any(), [
-        (x, y, g, e) for x, y, g, e in zip(a[wrong], b[wrong], got[wrong], expected[wrong])
+        (x, y, g, e) for x, y, g, e in zip(a[wrong], b[wrong], got[wrong], expected[wrong], strict=False)
     ][:5]

@@ -236,9 +236,9 @@ def load(codes: tuple[bytes, ...], arch: str = "gfx942", strict: bool = False) -
         for part in range(0, len(codes), 64):
             texts = [
                 translate.translate_kernel(code + S_ENDPGM, CODE_ADDRESS, 0, name, arch, strict)
-                for code, name in zip(codes[part : part + 64], names[part : part + 64])
+                for code, name in zip(codes[part : part + 64], names[part : part + 64], strict=False)
             ]
-            for i, (text, name) in enumerate(zip(texts, names[part : part + 64])):
+            for _i, (text, name) in enumerate(zip(texts, names[part : part + 64], strict=False)):
                 files[f"{name}.c"] = text
         return files
 
