@@ -36,12 +36,7 @@ COMMON = [
     (4, 4, 16, "i8", "i8"),
     (32, 16, 1, "i8", "i8"),
     (16, 32, 1, "i8", "i8"),
-    *(
-        (size, depth, 1, a, b)
-        for size, depth in ((16, 32), (32, 16))
-        for a in ("fp8", "bf8")
-        for b in ("fp8", "bf8")
-    ),
+    *((size, depth, 1, a, b) for size, depth in ((16, 32), (32, 16)) for a in ("fp8", "bf8") for b in ("fp8", "bf8")),
 ]
 WIDE = [
     (16, 32, 1, "f16", "f16"),
@@ -51,9 +46,7 @@ WIDE = [
     (16, 64, 1, "i8", "i8"),
     (32, 32, 1, "i8", "i8"),
 ]
-CASES = [("gfx942", *case) for case in COMMON] + [
-    ("gfx950", *case) for case in COMMON if case[3] in ("fp8", "bf8")
-]
+CASES = [("gfx942", *case) for case in COMMON] + [("gfx950", *case) for case in COMMON if case[3] in ("fp8", "bf8")]
 CASES += [("gfx950", *case) for case in WIDE]
 A, B, C, D = 0, 16, 32, 80
 
@@ -66,7 +59,9 @@ def _text(size, depth, blocks, left, right, accumulator="v") -> str:
     result = "i32" if left == "i8" else "f32"
     types = f"{left}_{right}" if left in ("fp8", "bf8") else left
     block = f"_{blocks}b" if blocks > 1 else ""
-    operand = [f"v[{start}:{start + n - 1}]" if n > 1 else f"v{start}" for start, n in zip((A, B), registers, strict=False)]
+    operand = [
+        f"v[{start}:{start + n - 1}]" if n > 1 else f"v{start}" for start, n in zip((A, B), registers, strict=False)
+    ]
     third = f"{accumulator}[{C}:{C + outputs - 1}]"
     name = f"v_mfma_{result}_{size}x{size}x{depth}{block}_{types}"
     return f"{name} {accumulator}[{D}:{D + outputs - 1}], {operand[0]}, {operand[1]}, {third}"
@@ -140,9 +135,7 @@ def test_accumulators_in_agprs_and_constants():
     )
     group = make_group()
     group.run(kernel(text))
-    assert (group.vgpr(201).view(np.float32) == 1.0).all() and (
-        group.vgpr(256 + 83).view(np.float32) == 1.0
-    ).all()
+    assert (group.vgpr(201).view(np.float32) == 1.0).all() and (group.vgpr(256 + 83).view(np.float32) == 1.0).all()
 
 
 @pytest.mark.parametrize("size", [16, 4])
@@ -155,9 +148,7 @@ def test_f64(size):
     rows = 4 if size == 16 else 1
 
     def place(register, lane):
-        return (
-            (0, 4 * register + lane // 16, lane % 16) if size == 16 else (lane // 4 % 4, lane // 16, lane % 4)
-        )
+        return (0, 4 * register + lane // 16, lane % 16) if size == 16 else (lane // 4 % 4, lane // 16, lane % 4)
 
     for base, matrix in ((A, a), (B, b)):
         lanes = [matrix[0 if size == 16 else lane // 4 % 4, lane % size, lane // 16] for lane in range(64)]
@@ -165,11 +156,7 @@ def test_f64(size):
     _pack(group, C, np.array([[c[place(r, lane)] for r in range(rows)] for lane in range(64)]))
     block = "_4b" if size == 4 else ""
     n = 2 * rows
-    group.run(
-        kernel(
-            f"v_mfma_f64_{size}x{size}x4{block}_f64 v[{D}:{D + n - 1}], v[0:1], v[16:17], v[{C}:{C + n - 1}]"
-        )
-    )
+    group.run(kernel(f"v_mfma_f64_{size}x{size}x4{block}_f64 v[{D}:{D + n - 1}], v[0:1], v[16:17], v[{C}:{C + n - 1}]"))
     expected = np.einsum("bik,bjk->bij", a, b) + c
     for r in range(rows):
         words = np.stack([group.vgpr(D + 2 * r), group.vgpr(D + 2 * r + 1)], axis=1)
