@@ -82,7 +82,11 @@ def _compile(bytecode: Path, flags: Iterable[str], toolchain: Toolchain, entry: 
         for phase in _AUDITED_PHASES:
             (dumped,) = phases.glob(f"*.{phase}.mlir")
             dumped.rename(built / f"{phase}.mlir")
-        built.rename(entry)
+        try:
+            built.rename(entry)
+        except OSError:
+            if not entry.exists():  # else another export compiled the same module meanwhile
+                raise
 
 
 def _first_error(text: str) -> str:

@@ -39,7 +39,7 @@ def _class_of(instruction: Instruction) -> str:
         return "lds"
     if form in ("FLAT", "GLOBAL", "SCRATCH", "MUBUF"):
         return "vmem"
-    return "mfma" if name.startswith("V_MFMA") else "valu"
+    return "mfma" if name.startswith(("V_MFMA", "V_SMFMAC")) else "valu"
 
 
 def _emit_instruction(context: Context) -> bool:
@@ -55,7 +55,7 @@ def _emit_instruction(context: Context) -> bool:
     if form == "MUBUF":
         return emit_buffer(context)
     if form.startswith("VOP3P"):
-        if name.startswith("V_MFMA"):
+        if name.startswith(("V_MFMA", "V_SMFMAC")):
             return emit_matrix(context)
         return emit_packed(context) or emit_special(context)
     return emit_vector_operation(context) or emit_special(context)

@@ -211,6 +211,7 @@ CASES = [
     _matmul("matmul_f32_odd", "f32", "f32", 37, 29, 53, 1e-5),
     _matmul("matmul_f16", "f16", "f32", 128, 128, 64, 1e-4),
     _matmul("matmul_bf16", "bf16", "f32", 128, 64, 128, 1e-4),
+    _matmul("matmul_bf16_few_rows", "bf16", "f32", 16, 2, 256, 1e-4),
     _matmul("matmul_i8", "i8", "i32", 64, 128, 64, 0),
     _matmul("matmul_fp8", "FLOAT8", "f32", 128, 128, 128, 1e-4),
     _matmul("matmul_f16_odd", "f16", "f32", 33, 70, 47, 1e-4),
