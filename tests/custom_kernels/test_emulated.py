@@ -1,6 +1,7 @@
 """Every kernel's gfx942 and gfx950 machine code on the emulated device, in strict mode, against the op's reference.
 
-Cases of true model sizes are left to real GPUs (`device_check`).
+Cases of true model sizes are left to real GPUs (`device_check`). gfx950 shares its source with gfx942 and its FP8
+format with the CPU, which both run every case, so here it runs every third.
 """
 
 import pytest
@@ -12,12 +13,13 @@ from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, r
 MOST_BYTES = 2**19
 
 
-@pytest.mark.parametrize("target", [GFX942, GFX950], ids=lambda t: t.name)
+@pytest.mark.parametrize(("target", "every"), [(GFX942, 1), (GFX950, 3)], ids=["gfx942", "gfx950"])
 @pytest.mark.parametrize("name", op_names())
-def test_cases_of(name, target):
+def test_cases_of(name, target, every):
     op, cases = load(name, target.element_format)
     cases = [case for case in cases if sum(tensor.nbytes for tensor in tensors_of(case)) <= MOST_BYTES]
-    assert len(cases) >= 3
+    cases = cases[::every]
+    assert len(cases) >= 2
     vmfb = compile_cases(op, cases, target)
     device = emulation.open_device(target.arch, strict=True)
     try:

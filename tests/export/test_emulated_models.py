@@ -1,9 +1,14 @@
 """The small models for gfx942 and gfx950, whole, on the emulated device in strict mode, against their goldens."""
 
+from dataclasses import replace
+
 import pytest
 
+from predecode.custom_kernels import toolchain
+from predecode.custom_kernels.formats import E4M3FN
+from predecode.custom_kernels.targets import GFX942, TARGETS
 from predecode.pipelines import compare
-from tests.export.conftest import export_tiny
+from tests.export.conftest import FLIPPED_TILES, export_tiny, wrong_header
 
 
 @pytest.mark.parametrize("target", ["gfx942", "gfx950"])
@@ -11,4 +16,30 @@ from tests.export.conftest import export_tiny
 def test_the_golden_of(model, target, tmp_path):
     folder = export_tiny(tmp_path / "artifact", model=model, target=target, rows=(4,))
     report = compare(folder, "emulated", bundle=tmp_path / "bundle", strict=True)
+    assert report.passed, report.first_mismatch
+
+
+def failing_report(tmp_path, target):
+    folder = export_tiny(tmp_path / "artifact", target=target, layers=(1,), rows=(4,))
+    return compare(folder, "emulated", bundle=tmp_path / "bundle")
+
+
+def test_kernels_with_a_swapped_tile_order_are_caught(tmp_path, monkeypatch):
+    monkeypatch.setattr(toolchain, "DEVICE_HEADERS", wrong_header(tmp_path, *FLIPPED_TILES))
+    report = failing_report(tmp_path, "gfx950")
+    assert not report.passed
+    assert "layer_1" in report.first_mismatch
+
+
+def test_the_other_chips_fp8_format_is_caught(tmp_path, monkeypatch):
+    """Weights, caches and goldens in E4M3FN on a chip whose instructions read E4M3FNUZ."""
+    monkeypatch.setitem(TARGETS, "gfx942", replace(GFX942, element_format=E4M3FN))
+    assert not failing_report(tmp_path, "gfx942").passed
+
+
+@pytest.mark.parametrize("target", ["gfx942", "gfx950"])
+def test_few_rows_of_one_layer(target, tmp_path):
+    """Row counts for which the compiler forms other matrix instructions."""
+    folder = export_tiny(tmp_path / "artifact", target=target, layers=(1,), rows=(2,))
+    report = compare(folder, "emulated", bundle=tmp_path / "bundle")
     assert report.passed, report.first_mismatch

@@ -1,7 +1,6 @@
 """Whole exports of the small models on the CPU: compared, reproducible, and wrong when a kernel is wrong."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from predecode.export.options import ExportOptions
 from predecode.pipelines import DecodeSession, compare
 from predecode.pipelines.artifact import read_manifest
 from predecode.pipelines.errors import PredecodeError
-from tests.export.conftest import export_tiny
+from tests.export.conftest import FLIPPED_TILES, export_tiny, wrong_header
 
 pytestmark = pytest.mark.xdist_group("exporter")
 
@@ -53,23 +52,10 @@ def test_segments_of_a_tensor_parallel_rank(model, tmp_path):
     assert any(output.name.endswith("hidden_partial") for output in report.outputs)
 
 
-def wrong_header(tmp_path, old: str, new: str):
-    headers = tmp_path / "device"
-    shutil.copytree(toolchain.DEVICE_HEADERS, headers)
-    text = (headers / "layouts.h").read_text()
-    assert text.count(old) >= 1
-    (headers / "layouts.h").write_text(text.replace(old, new))
-    return headers
-
-
 @pytest.mark.parametrize(
     ("what", "old", "new"),
     [
-        (
-            "tile order flipped",
-            "row / TILE * (TILE * columns) + column / TILE * (TILE * TILE) + row % TILE * TILE + column % TILE",
-            "row / TILE * (TILE * columns) + column / TILE * (TILE * TILE) + column % TILE * TILE + row % TILE",
-        ),
+        ("tile order flipped", *FLIPPED_TILES),
         ("scale axis swapped", "return group * rows + row;", "return row * 2 + group;"),
         ("scales of a page shifted by one token", "+ 4 * token;", "+ 4 * ((token + 1) % PAGE_TOKENS);"),
         ("off by one slot", "return int64(slot) * row_bytes;", "return (int64(slot) + 1) * row_bytes;"),
