@@ -15,6 +15,7 @@ from pathlib import Path
 import iree.runtime as rt
 
 from predecode.custom_kernels.targets import TARGETS
+from predecode.pipelines.emulation import open_device
 from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, run_cases
 
 
@@ -32,11 +33,13 @@ def build(folder: Path, target_name: str, names: Sequence[str]) -> None:
 
 def run(folder: Path, device_uri: str) -> int:
     """Run every module of ``folder``; the number of failed cases."""
-    device = rt.get_device(device_uri)
     failed = passed = 0
     for path in sorted(folder.glob("*.vmfb")):
         name, target_name = path.name.split(".")[:2]
-        op, cases = load(name, TARGETS[target_name].element_format)
+        target = TARGETS[target_name]
+        op, cases = load(name, target.element_format)
+        emulated = device_uri == "emulated"
+        device = open_device(target.arch, strict=True) if emulated else rt.get_device(device_uri)
         for case, fault in run_cases(op, cases, path.read_bytes(), device):
             print(
                 f"{'FAIL' if fault else 'ok  '} {name} / {case.label}{': ' + fault if fault else ''}",

@@ -1,7 +1,7 @@
 """Every kernel's gfx942 and gfx950 machine code on the emulated device, in strict mode, against the op's reference.
 
-Cases of true model sizes are left to real GPUs (`device_check`). gfx950 shares its source with gfx942 and its FP8
-format with the CPU, which both run every case, so here it runs every third.
+The cases are dealt to the two chips in turn, to keep this short; true model sizes are left out.
+`device_check run --device emulated` runs them all.
 """
 
 import pytest
@@ -13,12 +13,12 @@ from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, r
 MOST_BYTES = 2**19
 
 
-@pytest.mark.parametrize(("target", "every"), [(GFX942, 1), (GFX950, 3)], ids=["gfx942", "gfx950"])
+@pytest.mark.parametrize(("target", "first"), [(GFX942, 0), (GFX950, 1)], ids=["gfx942", "gfx950"])
 @pytest.mark.parametrize("name", op_names())
-def test_cases_of(name, target, every):
+def test_cases_of(name, target, first):
     op, cases = load(name, target.element_format)
     cases = [case for case in cases if sum(tensor.nbytes for tensor in tensors_of(case)) <= MOST_BYTES]
-    cases = cases[::every]
+    cases = cases[first::2]
     assert len(cases) >= 2
     vmfb = compile_cases(op, cases, target)
     device = emulation.open_device(target.arch, strict=True)
