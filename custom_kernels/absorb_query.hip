@@ -14,9 +14,13 @@ struct KeyWeight {
   int rows_per_head, latent;
 };
 
-DEVICE void absorb_tile(const bf16 *q, const KeyWeight &weight, bf16 *result, int rows, int heads, int head_dim,
+struct Shared {
+  float query[ROWS][NOPE];
+};
+
+DEVICE void absorb_tile(Shared &shared, const bf16 *q, const KeyWeight &weight, bf16 *result, int rows, int heads, int head_dim,
                         int column, int head, int first_row) {
-  SHARED float query[ROWS][NOPE];
+  auto &query = shared.query;
   for (int i = thread_id(); i < ROWS * NOPE; i += THREADS) {
     int row = first_row + i / NOPE;
     query[i / NOPE][i % NOPE] = row < rows ? from_bf16(q[(int64(row) * heads + head) * head_dim + i % NOPE]) : 0;
@@ -45,11 +49,9 @@ DEVICE void absorb_tile(const bf16 *q, const KeyWeight &weight, bf16 *result, in
   }
 }
 
-KERNEL(THREADS)
-void absorb_query(const bf16 *__restrict__ q, const uint8 *__restrict__ weight,
-                  const float *__restrict__ weight_scales, bf16 *__restrict__ result, int rows, int heads,
-                  int head_dim, int rows_per_head, int latent) {
-  int column = (workgroup_x() * THREADS + thread_id()) * COLUMNS_PER_THREAD;
-  absorb_tile(q, {weight, weight_scales, rows_per_head, latent}, result, rows, heads, head_dim, column,
-              workgroup_y(), workgroup_z() * ROWS);
+DEVICE void absorb_query(Workgroup workgroup, Shared &shared, const bf16 *q, const uint8 *weight, const float *weight_scales,
+                         bf16 *result, int rows, int heads, int head_dim, int rows_per_head, int latent) {
+  int column = (workgroup.x * THREADS + thread_id()) * COLUMNS_PER_THREAD;
+  absorb_tile(shared, q, {weight, weight_scales, rows_per_head, latent}, result, rows, heads, head_dim, column,
+              workgroup.y, workgroup.z * ROWS);
 }

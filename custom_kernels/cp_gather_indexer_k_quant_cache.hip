@@ -31,17 +31,16 @@ DEVICE void gather_rows(const uint8 *cache, const int *block_table, const int *c
     int64 page = block_table[int64(owner) * uint32(table_width) + position / PAGE_TOKENS];
     int token = position % PAGE_TOKENS;
     const uint8 *page_bytes = cache + page * INDEXER_PAGE_BYTES;
-    key = *(const uint32x4 *)(page_bytes + page_key_offset(token, dim));
+    key = *(const uint32x4 *)(page_bytes + page_key_offset<PRESHUFFLED>(token, dim));
     scale = *(const float *)(page_bytes + page_scale_offset(token));
   }
   *(uint32x4 *)(keys + row_major_offset(row, dim, INDEXER_HEAD_DIM)) = key;
   if (dim == 0) scales[row] = scale;
 }
 
-KERNEL(THREADS) void cp_gather_indexer_k_quant_cache(const uint8 *cache, const int *block_table,
-                                                     const int *cumulative_lengths, uint8 *keys,
-                                                     float *scales, int total, int sequences,
-                                                     int table_width) {
+DEVICE void cp_gather_indexer_k_quant_cache(Workgroup workgroup, const uint8 *cache, const int *block_table,
+                                            const int *cumulative_lengths, uint8 *keys, float *scales, int total,
+                                            int sequences, int table_width) {
   gather_rows(cache, block_table, cumulative_lengths, keys, scales, total, sequences, table_width,
-              workgroup_x());
+              workgroup.x);
 }

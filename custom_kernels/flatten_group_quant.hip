@@ -12,7 +12,7 @@ DEVICE void quantize_part(const bf16 *x, uint8 *values, float *scales, int rows,
                  inside);
 }
 
-KERNEL(ROW_THREADS)
-void flatten_group_quant(const bf16 *x, uint8 *values, float *scales, int rows, int columns) {
-  quantize_part(x, values, scales, rows, columns, workgroup_x(), workgroup_y());
+DEVICE void flatten_group_quant(Workgroup workgroup, const bf16 *x, uint8 *values, float *scales, int rows,
+                                int columns) {
+  quantize_part(x, values, scales, rows, columns, workgroup.x, workgroup.y);
 }

@@ -48,9 +48,9 @@ DEVICE void prepare_rows(const bf16 *k, const bf16 *weight, const bf16 *bias, co
   if (inside) store_bf16x8(prepared + first, values);
 }
 
-KERNEL(THREADS) void indexer_k_prepare(const bf16 *k, const bf16 *weight, const bf16 *bias,
-                                       const float *rope_table, const int64 *positions, bf16 *prepared,
-                                       int rows, int epsilon) {
+DEVICE void indexer_k_prepare(Workgroup workgroup, const bf16 *k, const bf16 *weight, const bf16 *bias,
+                              const float *rope_table, const int64 *positions, bf16 *prepared, int rows,
+                              int epsilon) {
   prepare_rows(k, weight, bias, rope_table, positions, prepared, rows, __builtin_bit_cast(float, epsilon),
-               workgroup_x());
+               workgroup.x);
 }

@@ -18,11 +18,11 @@ DEVICE void store_keys(const bf16 *k, uint8 *cache, const int64 *slot_mapping, i
   if (slot < 0) return;
   uint8 *page = cache + slot / PAGE_TOKENS * INDEXER_PAGE_BYTES;
   int token = slot % PAGE_TOKENS;
-  *(uint32x2 *)(page + page_key_offset(token, dim)) = codes;
+  *(uint32x2 *)(page + page_key_offset<PRESHUFFLED>(token, dim)) = codes;
   if (dim == 0) *(float *)(page + page_scale_offset(token)) = scale;
 }
 
-KERNEL(THREADS) void indexer_k_quant_and_cache(const bf16 *k, uint8 *cache, const int64 *slot_mapping,
-                                               int rows) {
-  store_keys(k, cache, slot_mapping, rows, workgroup_x());
+DEVICE void indexer_k_quant_and_cache(Workgroup workgroup, const bf16 *k, uint8 *cache, const int64 *slot_mapping,
+                                      int rows) {
+  store_keys(k, cache, slot_mapping, rows, workgroup.x);
 }

@@ -32,9 +32,9 @@ DEVICE void prepare_head(const bf16 *q, const float *gates, const float *rope_ta
   if (dim == 0) weights[index] = gates[index] * gate_scale * scale * HADAMARD_SCALE;
 }
 
-KERNEL(THREADS) void indexer_q_prepare(const bf16 *q, const float *gates, const float *rope_table,
-                                       const int64 *positions, uint8 *values, float *weights, int all_heads,
-                                       int heads, int gate_scale) {
+DEVICE void indexer_q_prepare(Workgroup workgroup, const bf16 *q, const float *gates, const float *rope_table,
+                              const int64 *positions, uint8 *values, float *weights, int all_heads, int heads,
+                              int gate_scale) {
   prepare_head(q, gates, rope_table, positions, values, weights, all_heads, heads,
-               __builtin_bit_cast(float, gate_scale), workgroup_x() * HEADS + thread_id() / HEAD_LANES);
+               __builtin_bit_cast(float, gate_scale), workgroup.x * HEADS + thread_id() / HEAD_LANES);
 }

@@ -1,7 +1,7 @@
 """Checks of a code object against the launch it is embedded for. The compiler makes none of them."""
 
 from predecode.custom_kernels.code_object import Kernel, read_kernels
-from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.pipelines.errors import PredecodeError
@@ -11,27 +11,27 @@ class LaunchMismatch(PredecodeError):
     """A code object does not fit its launch."""
 
 
-def check_launch(code: CodeObject, launch: Launch, target: Target, pointers: int) -> Kernel:
-    """Refuse ``code`` unless its kernel fits ``launch`` on ``target`` with ``pointers`` buffer arguments."""
+def check_launch(code: CodeObject, launch: Composition, target: Target) -> Kernel:
+    """Refuse ``code`` unless its kernel fits ``launch`` on ``target``."""
     kernels = read_kernels(code)
     if launch.symbol not in kernels:
         raise LaunchMismatch(
             f"{launch.source}: no kernel named {launch.symbol}; it holds {', '.join(sorted(kernels)) or 'none'}"
         )
     kernel = kernels[launch.symbol]
-    for problem in _problems(kernel, launch, target, pointers):
+    for problem in _problems(kernel, launch, target):
         raise LaunchMismatch(f"{launch.source}, kernel {launch.symbol}: {problem}")
     return kernel
 
 
-def _problems(kernel: Kernel, launch: Launch, target: Target, pointers: int):
+def _problems(kernel: Kernel, launch: Composition, target: Target):
     if kernel.arch != target.arch:
         yield f"compiled for {kernel.arch}, the target is {target.arch}"
     kinds = [(a.kind, a.bytes) for a in kernel.arguments]
-    expected = [("pointer", 8)] * pointers + [("value", 4)] * len(launch.constants)
+    expected = [("pointer", 8)] * launch.pointers + [("value", 4)] * len(launch.constants)
     if kinds != expected:
         yield (
-            f"takes {_count(kinds)}, the launch passes {pointers} pointers then {len(launch.constants)} "
+            f"takes {_count(kinds)}, the launch passes {launch.pointers} pointers then {len(launch.constants)} "
             "32-bit integers; declare exactly these, pointers first, and use no hidden argument"
         )
     x, y, z = launch.workgroup_size

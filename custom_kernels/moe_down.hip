@@ -3,10 +3,14 @@
 #include "bf16.h"
 #include "block_scaled.h"
 
-DEVICE void down_tile(const QuantizedRows &u, const int *expert_ids, const float *expert_weights,
+struct Shared {
+  float of_expert[EXPERTS_PER_ROW][TILE];
+};
+
+DEVICE void down_tile(Shared &shared, const QuantizedRows &u, const int *expert_ids, const float *expert_weights,
                       const uint8 *weight, const float *weight_scales, bf16 *result, int bands, int band,
                       int row) {
-  SHARED float of_expert[EXPERTS_PER_ROW][TILE];
+  auto &of_expert = shared.of_expert;
   for (int j = uniform_wave_id(); j < EXPERTS_PER_ROW; j += WAVES) {
     int pair = row * EXPERTS_PER_ROW + j;
     // All 16 columns of the tile repeat the one activation row; the first is kept.
@@ -26,11 +30,9 @@ DEVICE void down_tile(const QuantizedRows &u, const int *expert_ids, const float
   result[row_major_offset(row, band * TILE + thread_id(), bands * TILE)] = to_bf16(sum);
 }
 
-KERNEL(WAVES *WAVE_SIZE)
-void moe_down(const uint8 *__restrict__ values, const float *__restrict__ scales,
-              const int *__restrict__ expert_ids, const float *__restrict__ expert_weights,
-              const uint8 *__restrict__ weight, const float *__restrict__ weight_scales,
-              bf16 *__restrict__ result, int rows, int bands, int columns) {
-  down_tile({values, scales, rows * EXPERTS_PER_ROW, columns}, expert_ids, expert_weights, weight,
-            weight_scales, result, bands, workgroup_y(), workgroup_x());
+DEVICE void moe_down(Workgroup workgroup, Shared &shared, const uint8 *values, const float *scales, const int *expert_ids,
+                     const float *expert_weights, const uint8 *weight, const float *weight_scales, bf16 *result,
+                     int rows, int bands, int columns) {
+  down_tile(shared, {values, scales, rows * EXPERTS_PER_ROW, columns}, expert_ids, expert_weights, weight,
+            weight_scales, result, bands, workgroup.y, workgroup.x);
 }

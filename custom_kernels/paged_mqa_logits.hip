@@ -77,9 +77,7 @@ DEVICE void score_share(const uint8 *query, const float *weights, const uint8 *c
   }
 }
 
-KERNEL(WAVES *WAVE_SIZE)
-void paged_mqa_logits(const uint8 *__restrict__ query, const float *__restrict__ weights,
-                      const uint8 *__restrict__ cache, const int *__restrict__ block_table,
-                      const int *__restrict__ lengths, float *__restrict__ logits, int width) {
-  score_share(query, weights, cache, block_table, lengths, logits, width, workgroup_y(), workgroup_x());
+DEVICE void paged_mqa_logits(Workgroup workgroup, const uint8 *query, const float *weights, const uint8 *cache,
+                             const int *block_table, const int *lengths, float *logits, int width) {
+  score_share(query, weights, cache, block_table, lengths, logits, width, workgroup.y, workgroup.x);
 }

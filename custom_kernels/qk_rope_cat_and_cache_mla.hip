@@ -44,11 +44,10 @@ DEVICE void store_head(const bf16 *q, const bf16 *q_absorbed, const bf16 *latent
                 cache + slot * width, latent_dim, rope_dim);
 }
 
-KERNEL(THREADS) void qk_rope_cat_and_cache_mla(const bf16 *q, const bf16 *q_absorbed, const bf16 *latent,
-                                               const bf16 *qkv_a, const float *rope_table,
-                                               const int64 *positions, uint8 *cache,
-                                               const int64 *slot_mapping, uint8 *q_cat, int heads,
-                                               int head_dim, int qkv_a_dim, int latent_dim, int rope_dim) {
+DEVICE void qk_rope_cat_and_cache_mla(Workgroup workgroup, const bf16 *q, const bf16 *q_absorbed, const bf16 *latent,
+                                      const bf16 *qkv_a, const float *rope_table, const int64 *positions,
+                                      uint8 *cache, const int64 *slot_mapping, uint8 *q_cat, int heads, int head_dim,
+                                      int qkv_a_dim, int latent_dim, int rope_dim) {
   store_head(q, q_absorbed, latent, qkv_a, rope_table, positions, cache, slot_mapping, q_cat, heads, head_dim,
-             qkv_a_dim, latent_dim, rope_dim, workgroup_y(), workgroup_x());
+             qkv_a_dim, latent_dim, rope_dim, workgroup.y, workgroup.x);
 }

@@ -14,8 +14,12 @@ DEVICE int rank_of(const float *keys, int count, int index) {
   return rank;
 }
 
-DEVICE void route_row(const float *logits, const float *correction_bias, int *ids, float *weights, float scaling) {
-  SHARED float scores[EXPERTS], keys[EXPERTS], best_two[GROUPS], chosen[TOPK];
+struct Shared {
+  float scores[EXPERTS], keys[EXPERTS], best_two[GROUPS], chosen[TOPK];
+};
+
+DEVICE void route_row(Shared &shared, const float *logits, const float *correction_bias, int *ids, float *weights, float scaling) {
+  auto &[scores, keys, best_two, chosen] = shared;
   constexpr float LOWEST = -__builtin_inff();
   for (int expert = thread_id(); expert < EXPERTS; expert += THREADS) {
     float score = 1.0f / (1.0f + exponential(-logits[expert])), key = score + correction_bias[expert];
@@ -56,10 +60,9 @@ DEVICE void route_row(const float *logits, const float *correction_bias, int *id
   }
 }
 
-KERNEL(THREADS)
-void router_topk(const float *__restrict__ logits, const float *__restrict__ correction_bias, int *__restrict__ ids,
-                 float *__restrict__ weights, int scaling_bits) {
-  int64 row = workgroup_x();
-  route_row(logits + row * EXPERTS, correction_bias, ids + row * (TOPK + SHARED_EXPERTS),
+DEVICE void router_topk(Workgroup workgroup, Shared &shared, const float *logits, const float *correction_bias, int *ids,
+                        float *weights, int scaling_bits) {
+  int64 row = workgroup.x;
+  route_row(shared, logits + row * EXPERTS, correction_bias, ids + row * (TOPK + SHARED_EXPERTS),
             weights + row * (TOPK + SHARED_EXPERTS), __builtin_bit_cast(float, scaling_bits));
 }

@@ -19,7 +19,7 @@ DEVICE void activate_part(const bf16 *x, uint8 *values, float *scales, int rows,
                  scales + group_major_scale_offset(index, column / GROUP, rows), inside);
 }
 
-KERNEL(ROW_THREADS)
-void silu_mul_group_quant(const bf16 *x, uint8 *values, float *scales, int rows, int columns) {
-  activate_part(x, values, scales, rows, columns, workgroup_x(), workgroup_y());
+DEVICE void silu_mul_group_quant(Workgroup workgroup, const bf16 *x, uint8 *values, float *scales, int rows,
+                                 int columns) {
+  activate_part(x, values, scales, rows, columns, workgroup.x, workgroup.y);
 }

@@ -74,22 +74,27 @@ DEVICE void multiply_queries(const float (&queries)[HEADS][WIDTH],
   for (int head = 0; head < HEADS; ++head) partial[part][head][slot] = sums[head];
 }
 
-DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int topk,
-                   float scale) {
-  SHARED union {
+struct Shared {
+  union {
     uint32x4 keys[SLOTS][LOADS_PER_PADDED_SLOT];
     float sums[VALUE_PARTS][VALUE_DIM];
   } scratch;
-  SHARED float queries[HEADS][WIDTH];
-  SHARED float partial[SCORE_PARTS][HEADS][SLOTS];
-  SHARED float weights[HEADS][SLOTS];
-  SHARED float keeps[HEADS], totals[HEADS];
+  float queries[HEADS][WIDTH];
+  float partial[SCORE_PARTS][HEADS][SLOTS];
+  float weights[HEADS][SLOTS];
+  float keeps[HEADS], totals[HEADS];
+  OfWaves<THREADS, int> of_wave;
+};
+
+DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int topk,
+                   float scale) {
+  auto &[scratch, queries, partial, weights, keeps, totals, of_wave] = shared;
   const float minus_infinity = -__builtin_inff();
   const float scale_of_log2 = scale * 1.44269504f;
 
   int used = 0;
   for (int i = thread_id(); i < topk; i += THREADS) used = slots[i] >= 0 ? i + 1 : used;
-  used = reduce_workgroup<Maximum, THREADS>(used);
+  used = reduce_workgroup<Maximum, THREADS>(used, of_wave);
   for (int i = thread_id(); i < HEADS * LOADS_PER_SLOT; i += THREADS)
     from_fp8x16(((const uint32x4 *)query)[i], *(float (*)[LOAD])(&queries[0][0] + i * LOAD));
 
@@ -159,11 +164,10 @@ DEVICE void attend(const uint8 *query, const uint8 *cache, const int *slots, bf1
   }
 }
 
-KERNEL(THREADS)
-void sparse_mla(const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int heads, int topk,
-                int scale) {
-  int row = workgroup_x();
-  int64 head = int64(row) * heads + workgroup_y() * HEADS;
-  attend(query + head * WIDTH, cache, slots + row_major_offset(row, 0, topk), output + head * VALUE_DIM, topk,
+DEVICE void sparse_mla(Workgroup workgroup, Shared &shared, const uint8 *query, const uint8 *cache, const int *slots, bf16 *output,
+                       int heads, int topk, int scale) {
+  int row = workgroup.x;
+  int64 head = int64(row) * heads + workgroup.y * HEADS;
+  attend(shared, query + head * WIDTH, cache, slots + row_major_offset(row, 0, topk), output + head * VALUE_DIM, topk,
          __builtin_bit_cast(float, scale));
 }

@@ -14,6 +14,8 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
+from predecode.custom_kernels.composition import Composition
+from predecode.custom_kernels.entry_source import entry_source
 from predecode.custom_kernels.launch import KERNEL_FOLDER, Launch
 from predecode.custom_kernels.targets import Target
 from predecode.pipelines.errors import PredecodeError
@@ -57,41 +59,47 @@ class Toolchain:
         """First line of ``clang --version``."""
         return self._run([*self.clang, "--version"], "asking the compiler for its version").splitlines()[0]
 
-    def build(self, launch: Launch, target: Target) -> CodeObject:
-        """The code object that holds ``launch``'s kernel for ``target``; compiled only if not in the cache."""
-        commands = _commands(target, launch)
-        entry = self.objects / f"{self._key(launch.source_path, commands)}.{commands.suffix}"
+    def build(self, composition: Composition, target: Target) -> CodeObject:
+        """The code object that holds ``composition``'s kernel for ``target``; compiled only if not in the cache."""
+        commands = _commands(target, composition)
+        text = _source_text(target, composition)
+        entry = self.objects / f"{self._key(composition, text, commands)}.{commands.suffix}"
         if not entry.exists():
-            self._compile(launch.source_path, commands, entry)
-        return CodeObject(entry, launch.source, entry.read_bytes())
+            self._compile(composition, text, commands, entry)
+        return CodeObject(entry, composition.source, entry.read_bytes())
 
     @property
     def objects(self) -> Path:
         """Folder of the cached code objects."""
         return self.cache / "kernels"
 
-    def _key(self, source: Path, commands: "_Commands") -> str:
+    def _key(self, composition: Composition, text: str, commands: "_Commands") -> str:
         digest = hashlib.sha256()
-        for part in (self.version, *commands.compile, *commands.link):
+        for part in (self.version, *commands.compile, *commands.link, text):
             digest.update(part.encode() + b"\0")
-        for path in (source, *sorted(DEVICE_HEADERS.glob("*.h"))):
+        sources = [launch.source_path for launch in composition.launches]
+        for path in (*sources, *sorted(DEVICE_HEADERS.glob("*.h"))):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
-    def _compile(self, source: Path, commands: "_Commands", entry: Path) -> None:
+    def _compile(self, composition: Composition, text: str, commands: "_Commands", entry: Path) -> None:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=entry.parent) as folder:
+            source = Path(folder) / f"entry.{commands.source_suffix}"
+            source.write_text(text)
+            include = [flag for launch in composition.launches for flag in ("-I", str(launch.source_path.parent))]
             built = Path(folder) / f"built.{commands.suffix}"
             compiled = Path(folder) / "compiled.o" if commands.link else built
-            compile_command = [*self.clang, *commands.compile, "-o", str(compiled), str(source)]
-            self._run(compile_command, f"compiling {source.name}")
+            # Run in its folder: an object names its source as the compiler was given it.
+            command = [*self.clang, *commands.compile, *include, "-o", str(compiled), source.name]
+            self._run(command, f"compiling {composition.source}", folder)
             if commands.link:
-                self._run([*commands.link, str(compiled), "-o", str(built)], f"linking {source.name}")
+                self._run([*commands.link, str(compiled), "-o", str(built)], f"linking {composition.source}")
             built.rename(entry)  # atomic: two exports may build the same kernel at once
 
-    def _run(self, command: list[str], doing: str) -> str:
+    def _run(self, command: list[str], doing: str, folder: str | None = None) -> str:
         try:
-            result = subprocess.run(command, capture_output=True, text=True)
+            result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         except FileNotFoundError as error:
             raise ToolchainError(f"{doing}: {command[0]} not found; install the `export` extra") from error
         if result.returncode:
@@ -108,11 +116,22 @@ class _Commands:
 
     compile: tuple[str, ...]
     link: tuple[str, ...]
+    source_suffix: str
     suffix: str
 
 
-def _commands(target: Target, launch: Launch) -> _Commands:
-    macros = tuple(f"-D{name}={value}" for name, value in launch.defines)
+def _source_text(target: Target, composition: Composition) -> str:
+    if target.has_hip_kernels:
+        return entry_source(composition)
+    return f'#include "{_only_launch(composition).source}"\n'
+
+
+def _only_launch(composition: Composition) -> Launch:
+    (launch,) = composition.launches  # CPU functions are not composed
+    return launch
+
+
+def _commands(target: Target, composition: Composition) -> _Commands:
     include = ("-I", str(DEVICE_HEADERS))
     if target.device == "hip":
         flags = (
@@ -127,11 +146,11 @@ def _commands(target: Target, launch: Launch) -> _Commands:
         )
         flags += ("-fcuda-is-device", "-O3", "-mcode-object-version=5", "-ffp-contract=on", "-emit-obj")
         linker = str(files("iree.compiler") / "_mlir_libs" / "iree-lld")
-        return _Commands(flags + macros + include, (linker, "-flavor", "gnu", "-shared"), "hsaco")
+        return _Commands(flags + include, (linker, "-flavor", "gnu", "-shared"), "hip", "hsaco")
     if target.device == "cuda":
         flags = ("-x", "cuda", "-std=c++20", f"--cuda-gpu-arch={target.arch}", "--cuda-device-only")
         flags += ("-nocudainc", "-nocudalib", "-O3", "-ffp-contract=on", "-S", "-Wno-unknown-cuda-version")
-        return _Commands(flags + macros + include, (), "ptx")
+        return _Commands(flags + include, (), "hip", "ptx")
     flags = ("-target", "x86_64-none-elf", "-march=x86-64-v3", "-std=c++20", "-O3", "-ffreestanding")
     flags += (
         "-fno-math-errno",
@@ -143,5 +162,6 @@ def _commands(target: Target, launch: Launch) -> _Commands:
         "-c",
     )
     builtins = ("-isystem", str(files("ziglang") / "lib" / "include"))
-    renamed = (f"-D{launch.symbol}={launch.linked_symbol}",)
-    return _Commands(flags + macros + renamed + include + builtins, (), "o")
+    launch = _only_launch(composition)
+    macros = tuple(f"-D{name}={value}" for name, value in (*launch.defines, (launch.symbol, launch.linked_symbol)))
+    return _Commands(flags + macros + include + builtins, (), "cpp", "o")

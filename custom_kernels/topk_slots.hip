@@ -2,7 +2,8 @@
 #include "layouts.h"
 #include "radix_select.h"
 
-DEVICE void select_row_slots(const float *logits, int length, const int *pages, int *slots, int topk) {
+DEVICE void select_row_slots(SelectShared &shared, const float *logits, int length, const int *pages, int *slots,
+                             int topk) {
   auto slot_of = [=](int position) {
     return pages[position / PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS;
   };
@@ -11,17 +12,16 @@ DEVICE void select_row_slots(const float *logits, int length, const int *pages, 
       slots[rank] = rank < length ? slot_of(rank) : -1;
     return;
   }
-  Selection selection = select_largest(logits, length, topk);
-  visit_selected(logits, length, topk, selection,
+  Selection selection = select_largest(logits, length, topk, shared);
+  visit_selected(logits, length, topk, selection, shared,
                  [=](int position, int rank) { slots[rank] = slot_of(position); });
 }
 
-KERNEL(SELECT_THREADS)
-void topk_slots(const float *logits, const int *lengths, const int *block_table, int *slots, int width,
-                int topk) {
-  int row = workgroup_x();
+DEVICE void topk_slots(Workgroup workgroup, SelectShared &shared, const float *logits, const int *lengths, const int *block_table,
+                       int *slots, int width, int topk) {
+  int row = workgroup.x;
   int length = lengths[row] < width ? lengths[row] : width;
-  select_row_slots(logits + row_major_offset(row, 0, width), length,
+  select_row_slots(shared, logits + row_major_offset(row, 0, width), length,
                    block_table + row_major_offset(row, 0, width / PAGE_TOKENS),
                    slots + row_major_offset(row, 0, topk), topk);
 }

@@ -40,11 +40,9 @@ DEVICE void value_tile(const bf16 *attention, const ValueWeight &weight, bf16 *r
   }
 }
 
-KERNEL(THREADS)
-void value_up(const bf16 *__restrict__ attention, const uint8 *__restrict__ weight,
-              const float *__restrict__ weight_scales, bf16 *__restrict__ result, int rows, int heads,
-              int rows_per_head, int nope_dim) {
-  int dim = workgroup_x() * (THREADS / ROW_LANES) + thread_id() / ROW_LANES;
+DEVICE void value_up(Workgroup workgroup, const bf16 *attention, const uint8 *weight, const float *weight_scales,
+                     bf16 *result, int rows, int heads, int rows_per_head, int nope_dim) {
+  int dim = workgroup.x * (THREADS / ROW_LANES) + thread_id() / ROW_LANES;
   value_tile(attention, {weight, weight_scales, rows_per_head, nope_dim}, result, rows, heads,
-             rows_per_head - nope_dim, dim, workgroup_y(), workgroup_z() * ROWS);
+             rows_per_head - nope_dim, dim, workgroup.y, workgroup.z * ROWS);
 }

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 import iree.compiler.ir as ir
 
+from predecode.custom_kernels.composition import NAME_SEPARATOR
 from predecode.export.inject import DispatchKey
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import Audit, Binding, Dispatch, Exemption
@@ -119,10 +120,14 @@ class _EntryReader:
         injected = re.fullmatch(r"predecode\.(\w+)\.\d+", path[-1])
         kernel = executable is None or injected is not None
         name = injected[1] if injected else path[-1].removeprefix(f"{self.name}$async_")
-        sizes = _compiled_binding_bytes(executable) if executable is not None else {}
+        if kernel:
+            name = name.replace(NAME_SEPARATOR, "+")
         workgroups = next(taken[path[-1]])
-        partly = self.touched.get((path[-1], _uniform_constants(op), workgroups), {})
-        bindings = tuple(self._bindings(op, sizes | partly))
+        # A compiled-in kernel has constants in its text, and operands that are only the compiler's offsets.
+        constants = () if injected else _uniform_constants(op)
+        partly = self.touched.get((path[-1], constants, workgroups), {})
+        sizes = partly if executable is None else _compiled_binding_bytes(executable, partly)
+        bindings = tuple(self._bindings(op, sizes))
         dispatch = Dispatch(
             name=name,
             kind="kernel" if kernel else "compiled",
@@ -214,16 +219,18 @@ def _computes(executable) -> bool:
     return False
 
 
-def _compiled_binding_bytes(executable) -> dict[int, int]:
-    """Bytes of each binding of a compiled dispatch, from the tensor it is read or written as."""
+def _compiled_binding_bytes(executable, touched: Mapping[int, int]) -> dict[int, int]:
+    """Bytes of each binding of a compiled dispatch, from the tensors or bytes it is read or written as.
+
+    A binding may hold several buffers of the call; ``touched`` gives less for some of them, by place in the call.
+    """
     sizes = {}
-    for op in _walk(executable):
-        if op.name != "stream.binding.subspan":
-            continue
-        tensor = re.search(r"tensor<((?:\d+x)*)([a-zA-Z]\w*)>>?$", str(op.results[0].type))
+    subspans = (op for op in _walk(executable) if op.name == "stream.binding.subspan")
+    for place, op in enumerate(subspans):
+        tensor = re.search(r"(?:tensor|memref)<((?:\d+x)*)([a-zA-Z]\w*)>>?$", str(op.results[0].type))
         if tensor:
             extents = [int(extent) for extent in tensor[1].split("x") if extent]
             bits = 8 if tensor[2].startswith("f8") else int(_ELEMENT_BITS.fullmatch(tensor[2])[1])
             index = ir.BlockArgument(op.operands[0]).arg_number
-            sizes[index] = sizes.get(index, 0) + math.prod(extents) * bits // 8
+            sizes[index] = sizes.get(index, 0) + touched.get(place, math.prod(extents) * bits // 8)
     return sizes

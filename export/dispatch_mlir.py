@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from predecode.custom_kernels.launch import Launch
+from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.targets import Target
 
 _FUNCTION = "$FUNCTION"
@@ -27,7 +27,7 @@ class DispatchText:
 
 
 def extern_dispatch(
-    launch: Launch,
+    composition: Composition,
     target: Target,
     object_file: Path,
     operands: tuple[str, ...],
@@ -35,7 +35,7 @@ def extern_dispatch(
     tied: Mapping[int, int],
 ) -> DispatchText:
     """A GPU kernel. ``operands`` and ``results`` are builtin tensor types; ``tied`` maps result to operand."""
-    constants = [signed(constant) for constant in launch.constants]
+    constants = [signed(constant) for constant in composition.constants]
     bindings = [
         f"#hal.pipeline.binding<storage_buffer{'' if i in tied.values() else ', ReadOnly'}>"
         for i in range(len(operands))
@@ -51,16 +51,16 @@ def extern_dispatch(
 util.func private @"{_FUNCTION}"({_parameters(operands)}) -> ({", ".join(results)}) {{
   {_constant_lines("constant", constants, "i32")}
   {_results(results)}"hal.dispatch.extern"({scalars}) <{{
-      export_name = "{launch.symbol}",
+      export_name = "{composition.symbol}",
       layout = #hal.pipeline.layout<constants = {len(constants)}, bindings = [{", ".join(bindings)}]>,
       operandSegmentSizes = array<i32: 0, {len(constants) + len(operands)}, 0, 0>,
       targets = [{target.executable_format}], target_ordinals = [0 : index],
       target_objects = [[#hal.executable.object<{{path = "{object_file.name}"}}>]],
       tied_operands = [{", ".join(tied_operands)}],
-      workgroup_size = [{", ".join(f"{extent} : index" for extent in launch.workgroup_size)}]
+      workgroup_size = [{", ".join(f"{extent} : index" for extent in composition.workgroup_size)}]
     }}> ({{
     ^bb0(%device: !hal.device):
-      {_constant_lines("count", launch.workgroups, "index")}
+      {_constant_lines("count", composition.workgroups, "index")}
       "hal.return"({counts}) : (index, index, index) -> ()
     }}, {{}}) : ({types}) -> ({", ".join(results)})
   util.return {_result_names(results)} : {", ".join(results)}
@@ -69,7 +69,7 @@ util.func private @"{_FUNCTION}"({_parameters(operands)}) -> ({", ".join(results
 
 
 def cpu_dispatch(
-    launch: Launch,
+    composition: Composition,
     target: Target,
     object_file: Path,
     operands: tuple[str, ...],
@@ -81,9 +81,11 @@ def cpu_dispatch(
     It receives a base pointer and a byte offset per binding, then the launch's constants and the workgroup's
     indices.
     """
+    (part,) = composition.parts
+    symbol = part.launch.linked_symbol
     bound = [*operands, *(r for i, r in enumerate(results) if i not in tied)]
-    declared = ["memref<i8>", "index"] * len(bound) + ["index"] * (len(launch.constants) + 3)
-    spans, passed = [], []
+    declared = ["memref<i8>", "index"] * len(part.pointers) + ["index"] * (len(composition.constants) + 3)
+    spans = []
     for i, tensor in enumerate(bound):
         memory = f"memref<{_tensor_bytes(tensor)}xi8>"
         spans.append(f"%span{i} = stream.binding.subspan %binding{i}[%zero] : !stream.binding -> {memory}")
@@ -91,8 +93,8 @@ def cpu_dispatch(
             f"%base{i}, %offset{i}, %size{i}, %stride{i} = iree_codegen.extract_strided_metadata %span{i} "
             f": {memory} -> memref<i8>, index, index, index"
         )
-        passed += [f"%base{i}", f"%offset{i}"]
-    passed += [f"%constant{i}" for i in range(len(launch.constants))] + ["%x", "%y", "%z"]
+    passed = [f"%{which}{i}" for i in part.pointers for which in ("base", "offset")]
+    passed += [f"%constant{i}" for i in range(len(composition.constants))] + ["%x", "%y", "%z"]
     result_types = ", ".join(f"%arg{tied[i]}" if i in tied else r for i, r in enumerate(results))
     newline = "\n      "
     template = f"""
@@ -102,20 +104,20 @@ stream.executable private @"{_FUNCTION}.executable" attributes {{
   }}>
 }} {{
   stream.executable.export public @"{_FUNCTION}" workgroups() -> (index, index, index) {{
-    {_constant_lines("count", launch.workgroups, "index")}
+    {_constant_lines("count", composition.workgroups, "index")}
     stream.return %count0, %count1, %count2 : index, index, index
   }}
   builtin.module {{
-    func.func private @{launch.linked_symbol}({", ".join(declared)})
+    func.func private @{symbol}({", ".join(declared)})
         attributes {{hal.import.static, llvm.bareptr = true}}
     func.func @"{_FUNCTION}"({", ".join(f"%binding{i}: !stream.binding" for i in range(len(bound)))}) {{
       %zero = arith.constant 0 : index
-      {_constant_lines("constant", [signed(c) for c in launch.constants], "index")}
+      {_constant_lines("constant", [signed(c) for c in composition.constants], "index")}
       %x = stream.dispatch.workgroup.id[0] : index
       %y = stream.dispatch.workgroup.id[1] : index
       %z = stream.dispatch.workgroup.id[2] : index
       {newline.join(spans)}
-      func.call @{launch.linked_symbol}({", ".join(passed)}) : ({", ".join(declared)}) -> ()
+      func.call @{symbol}({", ".join(passed)}) : ({", ".join(declared)}) -> ()
       return
     }}
   }}

@@ -11,6 +11,7 @@ from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.audit import audit_entry_points
 from predecode.export.audit_exemptions import exemptions_of
+from predecode.export.bandwidth_probe import write_probe
 from predecode.export.compile import CompiledModule, compile_module
 from predecode.export.golden import make_golden, tolerances
 from predecode.export.inject import InjectedKernel, Injection, inject
@@ -18,6 +19,7 @@ from predecode.export.model.segments import Segment, build_segments
 from predecode.export.model.tensor_spec import Geometry, TensorSpec
 from predecode.export.models import ModelSource, find_model
 from predecode.export.options import ExportOptions
+from predecode.export.schedule import Schedule
 from predecode.export.shard import Shard
 from predecode.export.trace import PARAMETER_SCOPE, Program, trace
 from predecode.export.weights import load_into, write_parameters
@@ -46,9 +48,10 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
     )
     toolchain = Toolchain((str(options.clang),)) if options.clang else Toolchain()
     with ArtifactWriter(output) as writer:
-        injection, compiled = _compile(segments, options.rows, target, toolchain, progress)
+        injection, compiled = _compile(segments, options, toolchain, progress)
         entry_points = _entry_points(segments, options.rows, injection, compiled, target)
         (writer.folder / MODULE_FILE).write_bytes(compiled.vmfb)
+        probe = write_probe(writer.folder, target, toolchain)
         golden = _golden(segments, model, shard, geometry, options, writer.folder, progress)
         write_parameters(
             writer.folder / PARAMETER_FILE,
@@ -60,7 +63,9 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
             geometry.max_context,
             lambda name, done, total: progress("writing parameters", done, total),
         )
-        writer.finish(_manifest(options, model, geometry, toolchain, injection.kernels, entry_points, golden))
+        writer.finish(
+            _manifest(options, model, geometry, toolchain, injection.kernels, entry_points, golden, probe)
+        )
     return Artifact.open(output, hashes=False)
 
 
@@ -70,17 +75,18 @@ def entry_point_name(segment: Segment, rows: int) -> str:
 
 
 def _compile(
-    segments: Sequence[Segment], rows: Sequence[int], target: Target, toolchain: Toolchain, progress: Progress
+    segments: Sequence[Segment], options: ExportOptions, toolchain: Toolchain, progress: Progress
 ) -> tuple[Injection, CompiledModule]:
+    target = options.chip
     programs = [
         Program(entry_point_name(segment, count), segment.to_empty(device="cpu"), _examples(segment, count))
-        for count in rows
+        for count in options.rows
         for segment in segments
     ]
     done = iter(range(len(programs)))
     traced = trace(programs, target, lambda name: progress("tracing", next(done), len(programs)))
     progress("building kernels", 0, 1)
-    injection = inject(traced, target, toolchain)
+    injection = inject(traced, target, toolchain, Schedule(options.schedule))
     progress("compiling", 0, 1)
     return injection, compile_module(traced, injection.kernels, target, toolchain)
 
@@ -157,6 +163,7 @@ def _manifest(
     kernels: Sequence[InjectedKernel],
     entry_points: tuple[records.EntryPoint, ...],
     golden: records.Golden | None,
+    probe: records.BandwidthProbe,
 ) -> records.Manifest:
     target = options.chip
     return records.Manifest(
@@ -167,6 +174,7 @@ def _manifest(
             tensor_parallel=options.tensor_parallel,
             rank=options.rank,
             reduce=options.reduction,
+            schedule=options.schedule,
             seed=model.seed,
         ),
         target=records.TargetRecord(
@@ -189,13 +197,14 @@ def _manifest(
         kernels=tuple(_kernel_record(kernel) for kernel in kernels),
         entry_points=entry_points,
         golden=golden,
+        bandwidth_probe=probe,
     )
 
 
 def _kernel_record(injected: InjectedKernel) -> records.KernelRecord:
     return records.KernelRecord(
-        symbol=injected.launch.symbol,
-        source=injected.launch.source,
+        symbol=injected.composition.symbol,
+        source=injected.composition.source,
         sha256=injected.code.sha256,
         resources=injected.kernel.resources.as_dict() if injected.kernel else {},
     )

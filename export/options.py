@@ -5,10 +5,12 @@ from pathlib import Path
 
 from predecode.custom_kernels.layouts import PAGE_TOKENS
 from predecode.custom_kernels.targets import TARGETS, Target
+from predecode.export.schedule import Schedule
 from predecode.pipelines.errors import PredecodeError
 
 DEFAULT_CONTEXT = 8192
 REDUCE_CHOICES = ("external", "none")
+SCHEDULE_CHOICES = tuple(schedule.value for schedule in Schedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class ExportOptions:
     ``model`` is a checkpoint folder or a preset's name. ``layers`` None exports the whole decode step.
     ``rows`` are the row counts to compile entry points for. ``max_context`` None means `DEFAULT_CONTEXT` tokens, or
     all the positions of a model that has fewer. ``reduce`` None means "external" when there are
-    several ranks. ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
+    several ranks. ``schedule`` is how op calls share dispatches (see `Schedule`). ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
     """
 
     model: str
@@ -31,6 +33,7 @@ class ExportOptions:
     rank: int = 0
     reduce: str | None = None
     seed: int = 0
+    schedule: str = Schedule.SERIAL.value
     clang: Path | None = None
 
     def __post_init__(self):
@@ -46,6 +49,8 @@ class ExportOptions:
             )
         if self.reduce not in (None, *REDUCE_CHOICES):
             raise PredecodeError(f"reduce {self.reduce!r}: expected one of {', '.join(REDUCE_CHOICES)}")
+        if self.schedule not in SCHEDULE_CHOICES:
+            raise PredecodeError(f"schedule {self.schedule!r}: expected one of {', '.join(SCHEDULE_CHOICES)}")
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise PredecodeError(f"layers {self.layers}: expected layer indices from 0, such as 0,3")
         if self.clang is not None and not self.clang.is_file():

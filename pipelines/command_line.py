@@ -59,6 +59,9 @@ def export(
     tensor_parallel: Annotated[int, typer.Option(help="Ranks that share the model.")] = 1,
     rank: Annotated[int, typer.Option(help="Which of them this artifact is for.")] = 0,
     reduce: Annotated[str | None, typer.Option(help="external (end at all-reduces) or none.")] = None,
+    schedule: Annotated[
+        str, typer.Option(help="serial, or overlap (independent ops side by side in one dispatch).")
+    ] = "serial",
     seed: Annotated[int, typer.Option(help="Seed of a preset's random weights.")] = 0,
     clang: Annotated[Path | None, typer.Option(help="Another clang for the kernels, such as ROCm's.")] = None,
 ) -> None:
@@ -76,6 +79,7 @@ def export(
         tensor_parallel=tensor_parallel,
         rank=rank,
         reduce=reduce,
+        schedule=schedule,
         seed=seed,
         clang=clang,
     )

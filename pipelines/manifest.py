@@ -20,7 +20,7 @@ class Model:
     """Which model, and which part of it. ``layers`` None is the whole decode step.
 
     ``config`` holds the Hugging Face fields; ``reduce`` is "none" or "external" (an entry point ends at each
-    all-reduce); ``seed`` is that of random weights, None for a checkpoint's.
+    all-reduce); ``schedule`` is how ops share dispatches; ``seed`` is that of random weights, None for a checkpoint's.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Model:
     tensor_parallel: int
     rank: int
     reduce: str
+    schedule: str
     seed: int | None
 
 
@@ -156,6 +157,14 @@ class EntryPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class BandwidthProbe:
+    """A module of its own whose one function reads a large buffer once: what `predecode bench` measures by."""
+
+    module: str
+    entry_point: EntryPoint
+
+
+@dataclass(frozen=True, slots=True)
 class Tolerance:
     """How far a result may be from its golden, row by row (the first axis; a cache's rows are its slots).
 
@@ -195,6 +204,7 @@ class Manifest:
     kernels: tuple[KernelRecord, ...]
     entry_points: tuple[EntryPoint, ...]
     golden: Golden | None = None
+    bandwidth_probe: BandwidthProbe | None = None
     files: dict[str, FileRecord] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -263,6 +273,7 @@ class Manifest:
         listed = {self.module}
         listed |= {self.parameters.file} if self.parameters else set()
         listed |= {self.golden.file} if self.golden else set()
+        listed |= {self.bandwidth_probe.module} if self.bandwidth_probe else set()
         missing = sorted(listed - set(self.files))
         if missing:
             raise RecordError(f"{missing[0]!r} is used but not listed under files")

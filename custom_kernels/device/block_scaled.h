@@ -95,11 +95,16 @@ DEVICE void multiply_groups(const QuantizedRows &x, RowOf row_of, int row_tiles,
   multiply_groups_by<DEPTH>(x, row_pointers<TILES>(x, row_of), row_tiles, band, first, step, totals);
 }
 
+// Workgroup memory of `sum_waves`.
+template <int TILES, int WAVE_COUNT> struct WaveSums {
+  float of_wave[WAVE_COUNT][TILES * TILE][TILE];
+};
+
 // Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element,
 // weight rows along the threads. Every thread of the workgroup of `WAVE_COUNT` waves must call.
 template <int TILES, int WAVE_COUNT, typename Store>
-DEVICE void sum_waves(const Accumulator (&totals)[TILES], Store store) {
-  SHARED float of_wave[WAVE_COUNT][TILES * TILE][TILE];
+DEVICE void sum_waves(const Accumulator (&totals)[TILES], WaveSums<TILES, WAVE_COUNT> &shared, Store store) {
+  auto &of_wave = shared.of_wave;
   barrier();  // an earlier call's sums may still be read
 #pragma unroll
   for (int tile = 0; tile < TILES; ++tile)

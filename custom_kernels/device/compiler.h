@@ -1,10 +1,10 @@
 // Entry macros, vector types and the identity of the running thread, for AMD (HIP) and NVIDIA (CUDA) alike.
 //
 // Kernels are compiled by a bare clang, without the vendors' headers: everything used is declared here. A
-// kernel's body is a DEVICE function that takes its arguments and the index of its work tile; the KERNEL
-// entry only reads `workgroup_x()` and calls it. Block sizes are compile-time constants, never read from the
-// launch. Compiled for neither GPU, only the declarations that need no device (such as layouts.h) can be
-// used.
+// kernel's body is a DEVICE function of the op's name: `void op(Workgroup, Shared &, pointers..., ints...)`, or
+// the same without workgroup memory. The entry that is launched is generated (entry.h), from one body or
+// several. Block sizes are compile-time constants, never read from the launch. Compiled for neither GPU, only
+// the declarations that need no device (such as layouts.h) can be used.
 #pragma once
 
 typedef unsigned char uint8;
@@ -17,6 +17,11 @@ typedef float float4 __attribute__((ext_vector_type(4)));
 typedef uint32 uint32x2 __attribute__((ext_vector_type(2)));
 typedef uint32 uint32x4 __attribute__((ext_vector_type(4)));
 
+// Which workgroup of an op's own grid a body runs as.
+struct Workgroup {
+  int x, y, z;
+};
+
 #if defined(__AMDGCN__) || defined(__NVPTX__)
 #define DEVICE static inline __attribute__((device, always_inline))
 #define SHARED static __attribute__((shared))
@@ -25,7 +30,7 @@ typedef uint32 uint32x4 __attribute__((ext_vector_type(4)));
 #endif
 
 #if defined(__AMDGCN__)
-// `KERNEL(threads) name(...)`: an entry launched with exactly `threads` threads along x.
+// `KERNEL(threads) void name(...)`: an entry launched with exactly `threads` threads along x.
 #define KERNEL(threads) extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads)))
 constexpr int WAVE_SIZE = 64;
 
@@ -64,6 +69,15 @@ DEVICE int wave_read(int value, int source) {
 #if defined(__AMDGCN__) || defined(__NVPTX__)
 DEVICE int lane_id() { return thread_id() & (WAVE_SIZE - 1); }
 DEVICE int wave_id() { return thread_id() / WAVE_SIZE; }
+
+// The wave's index, known to the compiler as equal in all lanes: loops and addresses from it are scalar.
+DEVICE int uniform_wave_id() {
+#if defined(__AMDGCN__)
+  return __builtin_amdgcn_readfirstlane(wave_id());
+#else
+  return wave_id();
+#endif
+}
 
 DEVICE float wave_read(float value, int source) {
   return __builtin_bit_cast(float, wave_read(__builtin_bit_cast(int, value), source));

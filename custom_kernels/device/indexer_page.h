@@ -1,8 +1,8 @@
-// Where a key element lies in its page, for a kernel compiled for one page layout by the macro PRESHUFFLED.
+// Where a key element lies in its page, in the page layout that a kernel is compiled for.
 #pragma once
 
 #include "layouts.h"
 
-DEVICE int page_key_offset(int token, int dim) {
+template <bool PRESHUFFLED> DEVICE int page_key_offset(int token, int dim) {
   return PRESHUFFLED ? preshuffled_page_key_offset(token, dim) : plain_page_key_offset(token, dim);
 }

@@ -9,15 +9,6 @@
 #include "compiler.h"
 #include "layouts.h"
 
-// The wave's index, known to the compiler as equal in all lanes: loops and addresses from it are scalar.
-DEVICE int uniform_wave_id() {
-#if defined(__AMDGCN__)
-  return __builtin_amdgcn_readfirstlane(wave_id());
-#else
-  return wave_id();
-#endif
-}
-
 constexpr int FRAGMENT_COLUMNS = 64;
 constexpr int FRAGMENT_PARTS = 64 / WAVE_SIZE;
 

@@ -15,6 +15,12 @@ struct Selection {
   int equal;
 };
 
+struct SelectShared {
+  int histogram[DIGITS];
+  int found_digit, found_before, found_count;
+  OfWaves<SELECT_THREADS, int> of_wave;
+};
+
 // Keys order as the floats do. Both zeros are equal, and any NaN is above everything.
 DEVICE uint32 ordered_key(float value) {
   uint32 bits = __builtin_bit_cast(uint32, value + 0.0f);
@@ -43,34 +49,33 @@ DEVICE void count_digits(const float *row, int length, uint32 threshold, uint32 
 
 // Which keys are the `wanted` largest of the `length` first elements of `row`; wanted < length. The row is
 // 16-byte aligned and may be read up to the next multiple of four elements.
-DEVICE Selection select_largest(const float *row, int length, int wanted) {
-  SHARED int histogram[DIGITS];
-  SHARED int found_digit, found_before, found_count;
+DEVICE Selection select_largest(const float *row, int length, int wanted, SelectShared &shared) {
   uint32 threshold = 0, known = 0;
   for (int shift = 32 - DIGIT_BITS;; shift = shift > DIGIT_BITS ? shift - DIGIT_BITS : 0) {
-    count_digits(row, length, threshold, known, shift, histogram);
+    count_digits(row, length, threshold, known, shift, shared.histogram);
     // Thread t owns entries 2t and 2t + 1; the scan runs from the largest digit down.
     int first = 2 * thread_id(), total;
-    int of_first = histogram[first], of_second = histogram[first + 1];
-    int upto = inclusive_sum_of_workgroup<SELECT_THREADS>(of_first + of_second, total);
+    int of_first = shared.histogram[first], of_second = shared.histogram[first + 1];
+    int upto = inclusive_sum_of_workgroup<SELECT_THREADS>(of_first + of_second, total, shared.of_wave);
     int before = upto - of_first - of_second;
     if (before < wanted && wanted <= upto) {
       bool in_first = wanted <= before + of_first;
-      found_digit = DIGITS - 1 - (in_first ? first : first + 1);
-      found_before = in_first ? before : before + of_first;
-      found_count = in_first ? of_first : of_second;
+      shared.found_digit = DIGITS - 1 - (in_first ? first : first + 1);
+      shared.found_before = in_first ? before : before + of_first;
+      shared.found_count = in_first ? of_first : of_second;
     }
     barrier();
-    threshold |= uint32(found_digit) << shift;
-    wanted -= found_before;
-    if (shift == 0 || found_count == wanted) return {threshold, wanted};
+    threshold |= uint32(shared.found_digit) << shift;
+    wanted -= shared.found_before;
+    if (shift == 0 || shared.found_count == wanted) return {threshold, wanted};
     known = ~0u << shift;
   }
 }
 
 // Calls visit(position, rank) for each of the `count` selected elements; ranks ascend with position from 0.
 template <typename Visit>
-DEVICE void visit_selected(const float *row, int length, int count, Selection selection, Visit visit) {
+DEVICE void visit_selected(const float *row, int length, int count, Selection selection, SelectShared &shared,
+                           Visit visit) {
   int above_before = 0, equal_before = 0;
   for (int block = 0; block < length; block += SELECT_STRIDE) {
     int start = block + thread_id() * SELECT_AT_ONCE;
@@ -87,7 +92,7 @@ DEVICE void visit_selected(const float *row, int length, int count, Selection se
       }
     }
     int totals;
-    int before = inclusive_sum_of_workgroup<SELECT_THREADS>(counts, totals) - counts;
+    int before = inclusive_sum_of_workgroup<SELECT_THREADS>(counts, totals, shared.of_wave) - counts;
     int above_rank = above_before + (before & 0xFFFF), equal_rank = equal_before + (before >> 16);
 #pragma unroll
     for (int i = 0; i < SELECT_AT_ONCE; ++i) {

@@ -19,10 +19,12 @@ template <typename Operation, int LANES, typename T> DEVICE T reduce_lanes(T val
   return value;
 }
 
+// Workgroup memory of a reduction or scan over `THREADS` threads.
+template <int THREADS, typename T> using OfWaves = T[THREADS / WAVE_SIZE];
+
 // Every thread of the workgroup of `THREADS` threads gets the result: lanes by halves, then waves in order.
-template <typename Operation, int THREADS, typename T> DEVICE T reduce_workgroup(T value) {
+template <typename Operation, int THREADS, typename T> DEVICE T reduce_workgroup(T value, OfWaves<THREADS, T> &of_wave) {
   constexpr int WAVES = THREADS / WAVE_SIZE;
-  SHARED T of_wave[WAVES];
   value = reduce_lanes<Operation, WAVE_SIZE>(value);
   barrier();  // an earlier reduction may still be read
   if (lane_id() == 0) of_wave[wave_id()] = value;
@@ -44,10 +46,10 @@ DEVICE int inclusive_sum_of_wave(int value) {
 }
 
 // Sum of `value` over the threads up to and including this one; `total` receives the sum over all `THREADS`.
-template <int THREADS> DEVICE int inclusive_sum_of_workgroup(int value, int &total) {
+template <int THREADS>
+DEVICE int inclusive_sum_of_workgroup(int value, int &total, OfWaves<THREADS, int> &of_wave) {
   constexpr int WAVES = THREADS / WAVE_SIZE;
   static_assert(WAVES <= WAVE_SIZE);
-  SHARED int of_wave[WAVES];
   value = inclusive_sum_of_wave(value);
   barrier();  // an earlier scan may still be read
   if (lane_id() == WAVE_SIZE - 1) of_wave[wave_id()] = value;

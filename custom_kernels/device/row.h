@@ -12,6 +12,9 @@ constexpr int ROW_COLUMNS = ROW_THREADS * COLUMNS_PER_LANE;
 
 template <int COUNT> using Row = float[COUNT][COLUMNS_PER_LANE];
 
+// Workgroup memory of a normalisation.
+using RowShared = OfWaves<ROW_THREADS, float>;
+
 DEVICE int row_column(int chunk) { return chunk * ROW_COLUMNS + thread_id() * COLUMNS_PER_LANE; }
 
 template <int COUNT> DEVICE void load_row(const bf16 *source, int columns, Row<COUNT> &row) {
@@ -37,7 +40,7 @@ template <int COUNT> DEVICE void store_row(const Row<COUNT> &row, int columns, b
 
 // row *= rsqrt(mean(row^2) + epsilon), then *= weight.
 template <int COUNT>
-DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weight, int columns, float epsilon) {
+DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weight, int columns, float epsilon, RowShared &shared) {
   Row<COUNT> weights;  // loaded before the barriers, so that the loads of both rows are in flight together
   load_row<COUNT>(weight, columns, weights);
   float squares = 0;
@@ -45,7 +48,7 @@ DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weight, int columns, floa
   for (int chunk = 0; chunk < COUNT; ++chunk)
 #pragma unroll
     for (int i = 0; i < COLUMNS_PER_LANE; ++i) squares += row[chunk][i] * row[chunk][i];
-  float factor = 1.0f / square_root(reduce_workgroup<Sum, ROW_THREADS>(squares) / columns + epsilon);
+  float factor = 1.0f / square_root(reduce_workgroup<Sum, ROW_THREADS>(squares, shared) / columns + epsilon);
 #pragma unroll
   for (int chunk = 0; chunk < COUNT; ++chunk)
 #pragma unroll

@@ -6,6 +6,7 @@ import pytest
 
 from predecode.custom_kernels import launch as launch_module
 from predecode.custom_kernels.code_object import read_kernels
+from predecode.custom_kernels.composition import Composition, Part
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.launch_check import LaunchMismatch, check_launch
 from predecode.custom_kernels.targets import CPU, GFX942, GFX950, SM_90
@@ -14,18 +15,19 @@ from predecode.pipelines.errors import PredecodeError
 
 SOURCE = """
 #include "compiler.h"
-KERNEL(128) void scale(const float *x, float *y, int count) {
-#if SHARED_BYTES
-  SHARED volatile char work[SHARED_BYTES];
-  work[thread_id()] = 1;
+struct Shared {
+  volatile char work[SHARED_BYTES];
+};
+
+DEVICE void scale(Workgroup workgroup, Shared &shared, const float *x, float *y, int count) {
+  shared.work[thread_id()] = 1;
   barrier();
-#endif
-#if SCRATCH
-  volatile float local[64];
-  for (int i = 0; i < 64; ++i) local[i] = x[i];
-  y[0] = local[count];
-#endif
-  int i = workgroup_x() * 128 + thread_id();
+  if constexpr (SCRATCH) {
+    volatile float local[64];
+    for (int i = 0; i < 64; ++i) local[i] = x[i];
+    y[0] = local[count];
+  }
+  int i = workgroup.x * 128 + thread_id();
   if (i < count) y[i] = 2 * x[i];
 }
 """
@@ -36,9 +38,13 @@ LAUNCH = Launch(
     constants=(5,),
     workgroups=(1, 1, 1),
     workgroup_size=(128, 1, 1),
-    defines=(("SHARED_BYTES", 0), ("SCRATCH", 0)),
+    defines=(("SHARED_BYTES", 128), ("SCRATCH", 0)),
 )
 GPUS = [GFX942, GFX950, SM_90]
+
+
+def alone(pointers=2, **changes):
+    return Composition.of(replace(LAUNCH, **changes), pointers)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,7 @@ def sources(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
 def test_a_kernel_that_fits(target, toolchain):
-    kernel = check_launch(toolchain.build(LAUNCH, target), LAUNCH, target, pointers=2)
+    kernel = check_launch(toolchain.build(alone(), target), alone(), target)
     assert kernel.arch == target.arch and kernel.wave_size == target.wave_size
     assert [a.kind for a in kernel.arguments] == ["pointer", "pointer", "value"]
 
@@ -74,36 +80,36 @@ def test_a_kernel_that_fits(target, toolchain):
     ],
 )
 def test_a_launch_that_does_not_fit(target, change, pointers, message, toolchain):
-    code = toolchain.build(LAUNCH, target)
+    code = toolchain.build(alone(), target)
     with pytest.raises(LaunchMismatch, match=message):
-        check_launch(code, replace(LAUNCH, **change), target, pointers)
+        check_launch(code, alone(pointers, **change), target)
 
 
 @pytest.mark.parametrize(("built", "checked"), [(GFX942, GFX950), (GFX950, GFX942)], ids=lambda t: t.name)
 def test_the_other_arch(built, checked, toolchain):
     with pytest.raises(LaunchMismatch, match=f"compiled for {built.arch}, the target is {checked.arch}"):
-        check_launch(toolchain.build(LAUNCH, built), LAUNCH, checked, pointers=2)
+        check_launch(toolchain.build(alone(), built), alone(), checked)
 
 
 @pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
 def test_too_much_shared_memory(target, toolchain):
-    launch = replace(LAUNCH, defines=(("SHARED_BYTES", 1024), ("SCRATCH", 0)))
+    launch = alone(defines=(("SHARED_BYTES", 1024), ("SCRATCH", 0)))
     code = toolchain.build(launch, target)
-    assert check_launch(code, launch, target, pointers=2).resources.shared_memory_bytes == 1024
+    assert check_launch(code, launch, target).resources.shared_memory_bytes == 1024
     with pytest.raises(LaunchMismatch, match=f"takes 1024 bytes of workgroup memory, {target.name} has 512"):
-        check_launch(code, launch, replace(target, shared_memory=512), pointers=2)
+        check_launch(code, launch, replace(target, shared_memory=512))
 
 
 @pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
 def test_scratch(target, toolchain):
-    launch = replace(LAUNCH, defines=(("SHARED_BYTES", 0), ("SCRATCH", 1)))
+    launch = alone(defines=(("SHARED_BYTES", 128), ("SCRATCH", 1)))
     with pytest.raises(LaunchMismatch, match="bytes of scratch per lane"):
-        check_launch(toolchain.build(launch, target), launch, target, pointers=2)
+        check_launch(toolchain.build(launch, target), launch, target)
 
 
 def test_the_wrong_wave_size(toolchain):
     with pytest.raises(LaunchMismatch, match="waves of 64, gfx942 has waves of 32"):
-        check_launch(toolchain.build(LAUNCH, GFX942), LAUNCH, replace(GFX942, wave_size=32), pointers=2)
+        check_launch(toolchain.build(alone(), GFX942), alone(), replace(GFX942, wave_size=32))
 
 
 def test_data_that_is_no_code_object(tmp_path, toolchain):
@@ -115,26 +121,38 @@ def test_data_that_is_no_code_object(tmp_path, toolchain):
 def test_a_source_that_does_not_compile(sources, toolchain):
     (sources / "scale.hip").write_text("int x = ;")
     with pytest.raises(ToolchainError, match=r"compiling scale.hip failed: .*error"):
-        toolchain.build(LAUNCH, GFX942)
+        toolchain.build(alone(), GFX942)
 
 
 def test_the_cache_follows_the_source(sources, toolchain):
-    before = toolchain.build(LAUNCH, GFX942)
-    assert toolchain.build(LAUNCH, GFX942).path == before.path
+    before = toolchain.build(alone(), GFX942)
+    assert toolchain.build(alone(), GFX942).path == before.path
     (sources / "scale.hip").write_text(SOURCE.replace("2 * x[i]", "3 * x[i]"))
-    after = toolchain.build(LAUNCH, GFX942)
+    after = toolchain.build(alone(), GFX942)
     assert after.path != before.path and after.sha256 != before.sha256
 
 
 def test_a_missing_compiler_is_one_line(tmp_path):
     with pytest.raises(ToolchainError, match="nowhere/clang not found; install the `export` extra"):
-        Toolchain(clang=("/nowhere/clang",), cache=tmp_path).build(LAUNCH, GFX942)
+        Toolchain(clang=("/nowhere/clang",), cache=tmp_path).build(alone(), GFX942)
 
 
 def test_cpu_variants_have_their_own_symbols():
     first, second = (replace(LAUNCH, defines=(("COLUMNS", n),)) for n in (128, 256))
     assert first.linked_symbol != second.linked_symbol
     assert not CPU.has_hip_kernels
+
+
+def test_arguments_that_the_body_does_not_take(toolchain):
+    for mistaken in (alone(constants=()), alone(constants=(5, 6)), alone(pointers=3)):
+        with pytest.raises(ToolchainError, match=r"compiling scale.hip failed: .*error"):
+            toolchain.build(mistaken, GFX942)
+
+
+def test_parts_of_one_dispatch_need_one_workgroup_size():
+    wide = replace(LAUNCH, workgroup_size=(256, 1, 1))
+    with pytest.raises(ValueError, match=r"scale__scale: parts of one dispatch have workgroups of .*128.*256"):
+        Composition((Part(LAUNCH, (0, 1)), Part(wide, (0, 1))), 2)
 
 
 def test_constants_are_32_bits():

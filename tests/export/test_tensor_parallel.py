@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from predecode.pipelines import DecodeSession
-from predecode.pipelines.session import to_host
+from predecode.pipelines.step_results import to_host
 from tests.export.conftest import export_tiny
 
 ROWS = 4

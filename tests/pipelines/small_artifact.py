@@ -41,6 +41,7 @@ FLAGS = (
     "--iree-hal-target-device=local",
     "--iree-hal-local-target-device-backends=llvm-cpu",
     "--iree-llvmcpu-target-cpu=x86-64-v3",
+    "--iree-execution-model=async-external",
 )
 
 
@@ -58,7 +59,7 @@ def _step_function(rows: int) -> str:
       %value{row} = arith.select %hit{row}, %new{row}, {previous} : i8""")
         previous = f"%value{row}"
     return f"""
-  func.func @step_rows{rows}(%tokens: tensor<{rows}xi64>, %positions: tensor<{rows}xi64>, %lengths:
+  func.func @"step_rows{rows}$async"(%tokens: tensor<{rows}xi64>, %positions: tensor<{rows}xi64>, %lengths:
   tensor<{rows}xi32>, %slots: tensor<{rows}xi64>, %table: tensor<{rows}x{TABLE}xi32>, %cache:
   tensor<{PAGES}x{PAGE_BYTES}xi8>) -> (tensor<{rows}x{WIDTH}xf32>, tensor<{PAGES}x{PAGE_BYTES}xi8>) {{
     %mask = arith.constant 63 : i8
@@ -128,7 +129,7 @@ def _step_function(rows: int) -> str:
 def _layer_function(name: str, rows: int, factor: str) -> str:
     kind = f"tensor<{rows}x{WIDTH}xbf16>"
     return f"""
-  func.func @{name}_rows{rows}(%hidden: {kind}, %residual: {kind}) -> ({kind}, {kind}) {{
+  func.func @"{name}_rows{rows}$async"(%hidden: {kind}, %residual: {kind}) -> ({kind}, {kind}) {{
     %factor = arith.constant dense<{factor}> : {kind}
     %sum = arith.addf %hidden, %residual : {kind}
     %partial = arith.mulf %sum, %factor : {kind}

@@ -26,6 +26,13 @@ def _messages(*arguments, **options) -> list[str]:
 
 
 STORE = "global_store_dword v1, {}, s[0:1] offset:512"
+# v[6:7] points to the lane's own dword of LDS, v[10:11] to the other wave's; or to byte 16 of scratch.
+FLAT_LDS = (
+    "s_mov_b64 s[4:5], src_shared_base\nv_mov_b32 v6, v1\nv_mov_b32 v7, s5\nv_mov_b32 v10, v2\nv_mov_b32 v11, s5\n"
+)
+FLAT_SCRATCH = "s_mov_b64 s[4:5], src_private_base\nv_mov_b32 v6, 16\nv_mov_b32 v7, s5\n"
+# The destination overlaps a factor; v9, the high word of the addend, was never written.
+OVERLAPPING_SUM = "v_mov_b32 v7, v0\nv_mov_b32 v8, 0\nv_mad_u64_u32 v[6:7], s[2:3], v7, 4, v[8:9]\n"
 # name -> (defective code, part of the message, repaired code)
 DEFECTS = {
     "undefined register stored": (
@@ -83,10 +90,9 @@ DEFECTS = {
         "s_add_u32 s11, s10, 1",
     ),
     "flat read of LDS never written": (
-        "s_mov_b64 s[4:5], src_shared_base\nv_mov_b32 v6, v1\nv_mov_b32 v7, s5\nflat_load_dword v5, v[6:7]",
+        FLAT_LDS + "flat_load_dword v5, v[6:7]",
         "never written",
-        "s_mov_b64 s[4:5], src_shared_base\nv_mov_b32 v6, v1\nv_mov_b32 v7, s5\nflat_store_dword v[6:7], v0\n"
-        "s_waitcnt vmcnt(0) lgkmcnt(0)\nflat_load_dword v5, v[6:7]",
+        FLAT_LDS + "flat_store_dword v[6:7], v0\ns_waitcnt vmcnt(0) lgkmcnt(0)\nflat_load_dword v5, v[6:7]",
     ),
     "missing lgkmcnt wait on LDS": (
         "ds_write_b32 v1, v0\nds_read_b32 v5, v1\nv_add_u32 v6, 1, v5",
@@ -108,6 +114,64 @@ DEFECTS = {
         "v5 is undefined",
         "ds_write_b32 v1, v0\nds_read_b32 v5, v1\ns_waitcnt lgkmcnt(0)\n" + STORE.format("v5"),
     ),
+    "scratch never written": (
+        "scratch_load_dword v5, off, off offset:8",
+        "reads scratch byte 0x8 of the work-item, which was never written",
+        "scratch_store_dword off, v0, off offset:8\nscratch_load_dword v5, off, off offset:8",
+    ),
+    "one scratch byte never written": (
+        "scratch_store_short off, v0, off offset:4\nscratch_store_byte off, v0, off offset:7\n"
+        "scratch_load_dword v5, off, off offset:4",
+        "reads scratch byte 0x6 of the work-item",
+        "scratch_store_short off, v0, off offset:4\nscratch_store_short off, v0, off offset:6\n"
+        "scratch_load_dword v5, off, off offset:4",
+    ),
+    "one lane's scratch array never written": (
+        "v_and_b32 v5, 28, v1\ns_mov_b64 exec, 0xff7f\nscratch_store_dword v5, v0, off\ns_mov_b64 exec, 0xffff\n"
+        "scratch_load_dword v6, v5, off",
+        "reads scratch byte 0x1c of the work-item",
+        "v_and_b32 v5, 28, v1\ns_mov_b64 exec, 0xffff\nscratch_store_dword v5, v0, off\n"
+        "scratch_load_dword v6, v5, off",
+    ),
+    "undefined value through scratch": (
+        "scratch_store_dword off, v9, off\nscratch_load_dword v5, off, off\ns_waitcnt vmcnt(0)\n" + STORE.format("v5"),
+        "v5 is undefined",
+        "scratch_store_dword off, v0, off\nscratch_load_dword v5, off, off\ns_waitcnt vmcnt(0)\n" + STORE.format("v5"),
+    ),
+    "a lane that never spilled": (
+        "s_mov_b64 exec, 0xff\nscratch_store_dword off, v0, off\ns_mov_b64 exec, -1\n"
+        "scratch_load_dword v5, off, off\ns_waitcnt vmcnt(0)\n" + STORE.format("v5"),
+        "v5 is undefined",
+        "s_mov_b64 exec, 0xff\nscratch_store_dword off, v0, off\ns_mov_b64 exec, -1\n"
+        "scratch_load_dword v5, off, off\ns_waitcnt vmcnt(0)\ns_mov_b64 exec, 0xff\n" + STORE.format("v5"),
+    ),
+    "flat read of scratch never written": (
+        FLAT_SCRATCH + "flat_load_dword v5, v[6:7]",
+        "reads scratch byte 0x10 of the work-item, which was never written",
+        FLAT_SCRATCH + "flat_store_dword v[6:7], v0\ns_waitcnt vmcnt(0) lgkmcnt(0)\nflat_load_dword v5, v[6:7]",
+    ),
+    "high word of a sum whose addend's high word is undefined": (
+        OVERLAPPING_SUM + STORE.format("v7"),
+        "v7 is undefined",
+        OVERLAPPING_SUM + STORE.format("v6"),
+    ),
+    "carry of a sum whose addend's high word is undefined": (
+        OVERLAPPING_SUM + "s_cmp_eq_u32 s2, 0\ns_cbranch_scc1 end\nend:\ns_nop 0",
+        "scc is undefined",
+        OVERLAPPING_SUM + "s_cmp_eq_u32 s4, 0\ns_cbranch_scc1 end\nend:\ns_nop 0",
+    ),
+    "the undefined word of a moved pair": (
+        "v_mov_b32 v9, v0\nv_mov_b64 v[6:7], v[8:9]\n" + STORE.format("v6"),
+        "v6 is undefined",
+        "v_mov_b32 v9, v0\nv_mov_b64 v[6:7], v[8:9]\n" + STORE.format("v7"),
+    ),
+    "undefined value through flat LDS": (
+        FLAT_LDS + "flat_store_dword v[6:7], v9\ns_waitcnt vmcnt(0) lgkmcnt(0)\nflat_load_dword v5, v[6:7]\n"
+        "s_waitcnt vmcnt(0) lgkmcnt(0)\n" + STORE.format("v5"),
+        "v9 is undefined",
+        FLAT_LDS + "flat_store_dword v[6:7], v0\ns_waitcnt vmcnt(0) lgkmcnt(0)\nflat_load_dword v5, v[6:7]\n"
+        "s_waitcnt vmcnt(0) lgkmcnt(0)\n" + STORE.format("v5"),
+    ),
     "matrix from undefined registers": (
         "v_mfma_f32_16x16x16_f16 v[20:23], v[10:11], v[12:13], 0\n" + STORE.format("v20"),
         "v20 is undefined",
@@ -127,6 +191,8 @@ def test_defect_and_repair(name):
 
 WRITE = "ds_write_b32 v1, v0\n"
 ONLY_WAVE_1 = "v_cmp_eq_u32 vcc, 1, v3\ns_and_b64 exec, exec, vcc\n"
+FLAT_WRITE = FLAT_LDS + "flat_store_dword v[6:7], v0\n"
+FLAT_DONE = "s_waitcnt vmcnt(0) lgkmcnt(0)\n"
 HAZARDS = {
     "missing barrier after a write": (
         WRITE + "s_waitcnt lgkmcnt(0)\n" + ONLY_WAVE_1 + "ds_read_b32 v5, v2",
@@ -145,6 +211,35 @@ HAZARDS = {
         + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\n"
         + WRITE,
     ),
+    "flat write, flat read, no barrier": (
+        FLAT_WRITE + FLAT_DONE + ONLY_WAVE_1 + "flat_load_dword v5, v[10:11]",
+        "another wave wrote",
+        FLAT_WRITE + FLAT_DONE + "s_barrier\nflat_load_dword v5, v[10:11]",
+    ),
+    "flat write, no wait before the barrier": (
+        FLAT_WRITE + "s_barrier\nflat_load_dword v5, v[10:11]",
+        "with no completed write and barrier between",
+        FLAT_WRITE + FLAT_DONE + "s_barrier\nflat_load_dword v5, v[10:11]",
+    ),
+    "flat write, read by a DS instruction, no barrier": (
+        FLAT_WRITE + FLAT_DONE + ONLY_WAVE_1 + "ds_read_b32 v5, v2",
+        "another wave wrote",
+        FLAT_WRITE + FLAT_DONE + "s_barrier\nds_read_b32 v5, v2",
+    ),
+    "flat read, then written by another wave": (
+        FLAT_WRITE + FLAT_DONE + "s_barrier\nflat_load_dword v5, v[10:11]\n" + FLAT_DONE + "flat_store_dword v[6:7], v0",
+        "another wave read",
+        FLAT_WRITE
+        + FLAT_DONE
+        + "s_barrier\nflat_load_dword v5, v[10:11]\n"
+        + FLAT_DONE
+        + "s_barrier\nflat_store_dword v[6:7], v0",
+    ),
+    "flat atomic on what another wave is writing": (
+        FLAT_WRITE + FLAT_DONE + ONLY_WAVE_1 + "flat_atomic_add v[10:11], v0",
+        "another wave wrote",
+        FLAT_WRITE + FLAT_DONE + "s_barrier\nflat_atomic_add v[10:11], v0",
+    ),
     "two writers": ("ds_write_b32 v0, v0", "another wave wrote with no barrier", "ds_write_b32 v1, v0"),
 }
 
@@ -161,6 +256,8 @@ LEGAL = {
     "a store before its wait": "global_load_dword v5, v1, s[0:1]\ns_waitcnt vmcnt(0)\n" + STORE.format("v5"),
     "undefined high half": "v_mad_u64_u32 v[6:7], s[2:3], v0, 4, v[8:9]\nv_mov_b32 v8, 0\n"
     "v_mad_u64_u32 v[6:7], s[2:3], v0, 4, v[8:9]\n" + STORE.format("v6"),
+    "flat atomics of both waves on one word": FLAT_LDS + "v_mov_b32 v6, 0\nds_write_b32 v1, v0\n"
+    "s_waitcnt lgkmcnt(0)\ns_barrier\nflat_atomic_add v[6:7], v3\nflat_atomic_add v[6:7], v3",
     "unselected undefined value": "v_cmp_ge_u32 vcc, v0, v0\nv_cndmask_b32 v5, v9, v0, vcc\n"
     + STORE.format("v5"),
     "undefined lanes switched off": "s_mov_b64 exec, 15\nv_mov_b32 v5, v0\n" + STORE.format("v5"),

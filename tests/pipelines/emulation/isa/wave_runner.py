@@ -76,10 +76,12 @@ class Wave(ctypes.Structure):
         ("initialized_sgprs", ctypes.c_uint32),
         ("initialized_vgprs", ctypes.c_uint32),
         ("faulted", ctypes.c_uint32),
-        ("unused", ctypes.c_uint32),
+        ("turns", ctypes.c_uint32),
         ("workgroup", ctypes.c_void_p),
         ("scratch", ctypes.c_void_p),
+        ("scratch_state", ctypes.c_void_p),
         ("scratch_bytes_per_lane", ctypes.c_uint64),
+        ("memory_changes", ctypes.c_uint64),
         ("counters", Counters),
         ("checks", Checks),
     ]
@@ -173,13 +175,14 @@ def make_group(
     result.lds = lds
     for i, wave in enumerate(result.waves):
         group.waves[i] = ctypes.addressof(wave)
-        private = np.zeros(64 * scratch + 16, np.uint8)
-        result.keep.append(private)
+        private, state = np.zeros((2, 64 * scratch + 16), np.uint8)
+        result.keep += [private, state]
         wave.workgroup, wave.scratch, wave.scratch_bytes_per_lane = (
             ctypes.addressof(group),
             private.ctypes.data,
             scratch,
         )
+        wave.scratch_state = state.ctypes.data if strict else None
         wave.mode, wave.index = 0x2F0, i
         wave.sgpr[EXEC] = wave.sgpr[EXEC + 1] = 0xFFFFFFFF
         wave.initialized_sgprs, wave.initialized_vgprs = sgprs, vgprs

@@ -1,0 +1,59 @@
+"""Which op calls share a dispatch: the schedules that an export can choose from.
+
+Calls that do not depend on each other may run side by side in one grid. The level of a call is the length of the
+longest chain of calls before it.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Schedule(Enum):
+    """How op calls of one level are put into dispatches.
+
+    SERIAL composes calls that read results of the same call (projections of one activation); OVERLAP composes all
+    calls of a level, so that the indexer's chain runs beside the attention's.
+    """
+
+    SERIAL = "serial"
+    OVERLAP = "overlap"
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledCall:
+    """What a schedule needs to know of a call.
+
+    ``sources`` are the calls (by index) whose results it reads, directly or through other operations; ``shape`` is
+    what calls must agree in to share a dispatch (the threads of a workgroup).
+    """
+
+    sources: frozenset[int]
+    shape: Hashable
+
+
+def levels(calls: Sequence[ScheduledCall]) -> list[int]:
+    """Level of each call; ``calls`` are in program order."""
+    result: list[int] = []
+    for call in calls:
+        result.append(1 + max((result[source] for source in call.sources), default=0))
+    return result
+
+
+def dispatches(calls: Sequence[ScheduledCall], schedule: Schedule) -> list[tuple[int, ...]]:
+    """The calls of each dispatch, as indices in program order; dispatches by level, then by first call."""
+    level_of = levels(calls)
+    groups: list[list[int]] = []
+    for index in sorted(range(len(calls)), key=lambda i: (level_of[i], i)):
+        for group in groups:
+            alike = level_of[group[0]] == level_of[index] and calls[group[0]].shape == calls[index].shape
+            if alike and (schedule is Schedule.OVERLAP or _share_a_source(calls, group, index)):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return [tuple(group) for group in groups]
+
+
+def _share_a_source(calls: Sequence[ScheduledCall], group: Sequence[int], index: int) -> bool:
+    return any(calls[member].sources & calls[index].sources for member in group)

@@ -1,0 +1,24 @@
+"""Cases of `stream_read`."""
+
+import torch
+
+from predecode.custom_kernels.formats import ElementFormat
+from predecode.custom_kernels.stream_read import PIECE_WORDS
+from tests.custom_kernels.cases.case import EXACT, Case
+
+
+def cases(element_format: ElementFormat) -> list[Case]:
+    """The op reads no quantised tensor: the same cases for every format."""
+    generator = torch.Generator().manual_seed(23)
+
+    def random(pieces):
+        words = torch.randint(-(2**31), 2**31, (pieces * PIECE_WORDS,), generator=generator)
+        return words.to(torch.int32)
+
+    one_word = torch.zeros(2 * PIECE_WORDS, dtype=torch.int32)
+    one_word[[3, PIECE_WORDS - 1, PIECE_WORDS]] = torch.tensor([5, -(2**31), 7], dtype=torch.int32)
+    return [
+        Case("one piece", (random(1),), (EXACT,)),
+        Case("7 pieces", (random(7),), (EXACT,)),
+        Case("single words, first and last of a piece", (one_word,), (EXACT,)),
+    ]
