@@ -1,44 +1,71 @@
-"""What one dispatch runs: the body of an op, or those of several independent ops side by side in one grid.
+"""What one dispatch runs: the body of an op, or of several ops side by side or one after the other.
 
 Every GPU entry is generated from bodies (see device/entry.h), so an op's kernel is written once however its
-dispatches are cut. Parts that are composed take the same number of threads per workgroup.
+dispatches are cut. Parts of one phase are independent and share the grid. Phases follow each other with a barrier
+of the whole grid between them; such a grid is resident as a whole, and its workgroups take the parts' workgroups
+in turn.
 """
 
 import math
 from dataclasses import dataclass
 
 from predecode.custom_kernels.launch import Launch
+from predecode.pipelines.errors import PredecodeError
 
-NAME_SEPARATOR = "__"
-"""Between the ops' names in a composed entry's symbol."""
+SIDE_BY_SIDE, THEN = "__", "___"
+"""Between the ops' names in a composed entry's symbol: of one phase, and of the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One op's ``launch``, and which of the entry's pointers its body receives, in the body's order."""
+    """One op's ``launch``, and which of the entry's pointers its body receives, in the body's order.
+
+    ``writes`` are those of them that it writes.
+    """
 
     launch: Launch
     pointers: tuple[int, ...]
+    writes: frozenset[int] = frozenset()
+
+    @property
+    def workgroups(self) -> int:
+        """Workgroups of the part."""
+        return math.prod(self.launch.workgroups)
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """``parts`` that run in one dispatch of a kernel with ``pointers`` pointers, then all parts' constants."""
+    """The entry of one dispatch: it takes ``pointers`` pointers, then all parts' constants in order.
 
-    parts: tuple[Part, ...]
+    With several phases, ``resident`` is the number of workgroups, which must all fit on the device at once, and
+    the pointer ``barrier`` is the state of the grid's barrier (see device/grid.h); with one phase both are 0.
+    """
+
+    phases: tuple[tuple[Part, ...], ...]
     pointers: int
+    resident: int = 0
+    barrier: int = 0
 
     def __post_init__(self):
         sizes = {part.launch.workgroup_size for part in self.parts}
         if len(sizes) > 1:
-            raise ValueError(
-                f"{self.symbol}: parts of one dispatch have workgroups of {sorted(sizes)} threads; give them one size"
+            of_size = {size: part.launch.symbol for part in self.parts for size in [part.launch.workgroup_size]}
+            raise PredecodeError(
+                f"one dispatch cannot hold ops whose workgroups differ: {', '.join(f'{of_size[s]} {s}' for s in sorted(sizes))} "
+                "threads; give them one size, or export them apart"
             )
+        if (len(self.phases) > 1) != (self.resident > 0):
+            raise ValueError(f"{self.symbol}: {len(self.phases)} phases and {self.resident} resident workgroups")
 
     @classmethod
     def of(cls, launch: Launch, pointers: int) -> "Composition":
         """The dispatch that runs ``launch`` alone."""
-        return cls((Part(launch, tuple(range(pointers))),), pointers)
+        return cls(((Part(launch, tuple(range(pointers))),),), pointers)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All phases' parts."""
+        return tuple(part for phase in self.phases for part in phase)
 
     @property
     def launches(self) -> tuple[Launch, ...]:
@@ -48,7 +75,7 @@ class Composition:
     @property
     def symbol(self) -> str:
         """Name of the entry."""
-        return NAME_SEPARATOR.join(launch.symbol for launch in self.launches)
+        return THEN.join(SIDE_BY_SIDE.join(part.launch.symbol for part in phase) for phase in self.phases)
 
     @property
     def source(self) -> str:
@@ -62,12 +89,19 @@ class Composition:
 
     @property
     def workgroups(self) -> tuple[int, int, int]:
-        """The grid: a lone part's own, or all parts' workgroups in a row."""
+        """The grid: the resident workgroups, a lone part's own grid, or all parts' workgroups in a row."""
+        if self.resident:
+            return self.resident, 1, 1
         if len(self.parts) == 1:
             return self.launches[0].workgroups
-        return sum(math.prod(launch.workgroups) for launch in self.launches), 1, 1
+        return sum(part.workgroups for part in self.parts), 1, 1
 
     @property
     def workgroup_size(self) -> tuple[int, int, int]:
         """Threads of a workgroup."""
         return self.launches[0].workgroup_size
+
+
+def shown_name(symbol: str) -> str:
+    """A composed entry's symbol as people read it: ``a+b`` side by side, ``a, b`` one after the other."""
+    return symbol.replace(THEN, ", ").replace(SIDE_BY_SIDE, "+")

@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections.abc import Iterable, Iterator
 
 from predecode.custom_kernels.composition import Composition, Part
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 
@@ -12,48 +14,78 @@ def entry_source(composition: Composition) -> str:
     """Source text of ``composition``'s kernel; the folders of its parts' sources are on the include path."""
     parts = composition.parts
     headers = dict.fromkeys(h for part in parts for h in _INCLUDE.findall(part.launch.source_path.read_text()))
-    lines = [f'#include "{header}"' for header in ("entry.h", *headers)]
-    for index, part in enumerate(parts):
-        lines += _namespace(index, part)
-    parameters = [f"void *__restrict__ p{i}" for i in range(composition.pointers)]
-    parameters += [f"int c{i}" for i in range(len(composition.constants))]
-    threads = math.prod(composition.workgroup_size)
-    shared = ", ".join(f"shared_bytes({_body(i, part)})" for i, part in enumerate(parts))
+    lines = [f'#include "{header}"' for header in ("entry.h", "grid.h", *headers)]
+    bodies: dict[tuple, str] = {}
+    for part in parts:
+        variant = part.launch.source, part.launch.defines
+        if variant not in bodies:
+            bodies[variant] = f"part{len(bodies)}"
+            lines += _namespace(bodies[variant], part)
+    names = [f"{bodies[part.launch.source, part.launch.defines]}::{part.launch.symbol}" for part in parts]
+    shared = ", ".join(f"shared_bytes({name})" for name in dict.fromkeys(names))
     lines += [
         f"constexpr int SHARED_BYTES = largest({shared});",
-        f"KERNEL({threads}) void {composition.symbol}({', '.join(parameters)}) {{",
+        f"{_attributes(composition)} void {composition.symbol}({', '.join(_parameters(composition))}) {{",
         "  SHARED uint32x4 memory[divide_up(SHARED_BYTES, 16) + !SHARED_BYTES];",
-        *_calls(parts),
+        *_body(composition, iter(names)),
         "}",
         "",
     ]
     return "\n".join(lines)
 
 
-def _body(index: int, part: Part) -> str:
-    return f"part{index}::{part.launch.symbol}"
-
-
-def _namespace(index: int, part: Part) -> list[str]:
+def _namespace(name: str, part: Part) -> list[str]:
     # The headers are included before, at file scope; their include guards make the part's own lines empty.
     constants = [f"constexpr int {name} = {value};" for name, value in part.launch.defines]
-    return [f"namespace part{index} {{", *constants, f'#include "{part.launch.source}"', "}"]
+    return [f"namespace {name} {{", *constants, f'#include "{part.launch.source}"', "}"]
 
 
-def _calls(parts: tuple[Part, ...]) -> list[str]:
-    """One call per part, by workgroup index where there are several."""
-    lines, first_constant, first_workgroup = [], 0, 0
-    for index, part in enumerate(parts):
-        launch = part.launch
-        x, y, z = launch.workgroups
-        workgroup = "{workgroup_x(), workgroup_y(), workgroup_z()}"
-        if len(parts) > 1:
-            workgroup = f"(workgroup_of(workgroup_x() - {first_workgroup}, {x}, {y}))"
-        arguments = [f"Buffer{{p{i}}}" for i in part.pointers]
-        arguments += [f"c{first_constant + i}" for i in range(len(launch.constants))]
-        call = f"call_body({', '.join([_body(index, part), 'memory', 'Workgroup' + workgroup, *arguments])});"
-        first_workgroup += x * y * z
-        condition = "" if index == len(parts) - 1 else f"if (workgroup_x() < {first_workgroup}) "
-        lines.append(f"  {condition}{'return ' if condition else ''}{call}")
-        first_constant += len(launch.constants)
-    return lines
+def _attributes(composition: Composition) -> str:
+    threads = math.prod(composition.workgroup_size)
+    if composition.resident:
+        return f"RESIDENT_KERNEL({threads}, {RESIDENT_PER_UNIT})"
+    return f"KERNEL({threads})"
+
+
+def _parameters(composition: Composition) -> Iterator[str]:
+    # What one phase writes, a later one may read, whatever the compiler could conclude from its first use.
+    shared = composition.resident > 0
+    written = frozenset().union(*(part.writes for part in composition.parts)) if shared else frozenset()
+    for i in range(composition.pointers):
+        yield f"void *p{i}" if i in written or (shared and i == composition.barrier) else f"void *__restrict__ p{i}"
+    yield from (f"int c{i}" for i in range(len(composition.constants)))
+
+
+def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
+    constants = iter(f"c{i}" for i in range(len(composition.constants)))
+    if len(composition.parts) == 1:
+        workgroup = "Workgroup{workgroup_x(), workgroup_y(), workgroup_z()}"
+        yield f"  {_call(composition.parts[0], next(names), workgroup, constants)}"
+    elif not composition.resident:
+        yield "  int index = workgroup_x();"
+        yield from _calls(composition.phases[0], names, constants)
+    else:
+        for i, phase in enumerate(composition.phases):
+            if i:
+                yield f"  grid_barrier((GridBarrier *)p{composition.barrier}, {composition.resident});"
+            tiles = sum(part.workgroups for part in phase)
+            yield f"  for (int index = workgroup_x(); index < {tiles}; index += {composition.resident}) {{"
+            yield "    barrier();"
+            yield from _calls(phase, names, constants)
+            yield "  }"
+
+
+def _calls(phase: Iterable[Part], names: Iterator[str], constants: Iterator[str]) -> Iterator[str]:
+    """The call of the part that ``index`` belongs to."""
+    first = 0
+    for part in phase:
+        x, y, _ = part.launch.workgroups
+        call = _call(part, next(names), f"workgroup_of(index - {first}, {x}, {y})", constants)
+        yield f"  {'else ' if first else ''}if (index < {first + part.workgroups}) {call}"
+        first += part.workgroups
+
+
+def _call(part: Part, name: str, workgroup: str, constants: Iterator[str]) -> str:
+    arguments = [f"Buffer{{p{i}}}" for i in part.pointers]
+    arguments += [next(constants) for _ in part.launch.constants]
+    return f"call_body({', '.join([name, 'memory', workgroup, *arguments])});"

@@ -46,6 +46,11 @@ def _problems(kernel: Kernel, launch: Composition, target: Target):
             f"takes {kernel.resources.shared_memory_bytes} bytes of workgroup memory, "
             f"{target.name} has {target.shared_memory}"
         )
+    if launch.resident > target.compute_units * target.resident_workgroups(kernel.resources.shared_memory_bytes):
+        yield (
+            f"{launch.resident} workgroups with {kernel.resources.shared_memory_bytes} bytes of workgroup memory each "
+            f"do not fit on {target.name} at once; they would wait for each other for ever"
+        )
     if kernel.resources.scratch_bytes:
         yield f"takes {kernel.resources.scratch_bytes} bytes of scratch per lane; keep arrays in registers"
     if kernel.resources.register_spills:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 import iree.compiler.ir as ir
 
-from predecode.custom_kernels.composition import NAME_SEPARATOR
+from predecode.custom_kernels.composition import shown_name
 from predecode.export.inject import DispatchKey
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import Audit, Binding, Dispatch, Exemption
@@ -121,7 +121,7 @@ class _EntryReader:
         kernel = executable is None or injected is not None
         name = injected[1] if injected else path[-1].removeprefix(f"{self.name}$async_")
         if kernel:
-            name = name.replace(NAME_SEPARATOR, "+")
+            name = shown_name(name)
         workgroups = next(taken[path[-1]])
         # A compiled-in kernel has constants in its text, and operands that are only the compiler's offsets.
         constants = () if injected else _uniform_constants(op)

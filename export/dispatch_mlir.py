@@ -12,6 +12,9 @@ from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.targets import Target
 
 _FUNCTION = "$FUNCTION"
+_BARRIER_NAME, _BARRIER_TYPE = "predecode.grid_barrier", "tensor<2xi32>"
+GRID_BARRIER = f'util.global private mutable @"{_BARRIER_NAME}" = dense<0> : {_BARRIER_TYPE}'
+"""State of the barrier of resident grids (device/grid.h); each launch leaves it ready for the next."""
 _ITEM_BITS = {"f32": 32, "bf16": 16, "f8E4M3FN": 8, "f8E4M3FNUZ": 8, "i8": 8, "i32": 32, "i64": 64}
 
 
@@ -34,8 +37,20 @@ def extern_dispatch(
     results: tuple[str, ...],
     tied: Mapping[int, int],
 ) -> DispatchText:
-    """A GPU kernel. ``operands`` and ``results`` are builtin tensor types; ``tied`` maps result to operand."""
+    """A GPU kernel. ``operands`` and ``results`` are builtin tensor types; ``tied`` maps result to operand.
+
+    The barrier of a resident grid is its last operand, written in place.
+    """
     constants = [signed(constant) for constant in composition.constants]
+    arguments, returned, returns = operands, results, _result_names(results)
+    load = store = ""
+    if composition.resident:
+        operands, results = (*operands, _BARRIER_TYPE), (*results, _BARRIER_TYPE)
+        tied = {**tied, len(returned): len(arguments)}
+        returns = ", ".join(f"%result#{i}" for i in range(len(returned)))
+        barrier = f'@"{_BARRIER_NAME}" : {_BARRIER_TYPE}'
+        load = f"%arg{len(arguments)} = util.global.load {barrier}"
+        store = f"util.global.store %result#{len(returned)}, {barrier}"
     bindings = [
         f"#hal.pipeline.binding<storage_buffer{'' if i in tied.values() else ', ReadOnly'}>"
         for i in range(len(operands))
@@ -48,8 +63,9 @@ def extern_dispatch(
     )
     types = ", ".join(["i32"] * len(constants) + list(operands))
     template = f"""
-util.func private @"{_FUNCTION}"({_parameters(operands)}) -> ({", ".join(results)}) {{
+util.func private @"{_FUNCTION}"({_parameters(arguments)}) -> ({", ".join(returned)}) {{
   {_constant_lines("constant", constants, "i32")}
+  {load}
   {_results(results)}"hal.dispatch.extern"({scalars}) <{{
       export_name = "{composition.symbol}",
       layout = #hal.pipeline.layout<constants = {len(constants)}, bindings = [{", ".join(bindings)}]>,
@@ -63,7 +79,8 @@ util.func private @"{_FUNCTION}"({_parameters(operands)}) -> ({", ".join(results
       {_constant_lines("count", composition.workgroups, "index")}
       "hal.return"({counts}) : (index, index, index) -> ()
     }}, {{}}) : ({types}) -> ({", ".join(results)})
-  util.return {_result_names(results)} : {", ".join(results)}
+  {store}
+  util.return {returns} : {", ".join(returned)}
 }}"""
     return DispatchText(template)
 

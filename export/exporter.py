@@ -19,7 +19,7 @@ from predecode.export.model.segments import Segment, build_segments
 from predecode.export.model.tensor_spec import Geometry, TensorSpec
 from predecode.export.models import ModelSource, find_model
 from predecode.export.options import ExportOptions
-from predecode.export.schedule import Schedule
+from predecode.export.schedule import Fusion, Schedule
 from predecode.export.shard import Shard
 from predecode.export.trace import PARAMETER_SCOPE, Program, trace
 from predecode.export.weights import load_into, write_parameters
@@ -86,7 +86,7 @@ def _compile(
     done = iter(range(len(programs)))
     traced = trace(programs, target, lambda name: progress("tracing", next(done), len(programs)))
     progress("building kernels", 0, 1)
-    injection = inject(traced, target, toolchain, Schedule(options.schedule))
+    injection = inject(traced, target, toolchain, Schedule(options.schedule), Fusion(options.fuse))
     progress("compiling", 0, 1)
     return injection, compile_module(traced, injection.kernels, target, toolchain)
 
@@ -175,6 +175,7 @@ def _manifest(
             rank=options.rank,
             reduce=options.reduction,
             schedule=options.schedule,
+            fuse=options.fuse,
             seed=model.seed,
         ),
         target=records.TargetRecord(

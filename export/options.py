@@ -5,12 +5,13 @@ from pathlib import Path
 
 from predecode.custom_kernels.layouts import PAGE_TOKENS
 from predecode.custom_kernels.targets import TARGETS, Target
-from predecode.export.schedule import Schedule
+from predecode.export.schedule import Fusion, Schedule
 from predecode.pipelines.errors import PredecodeError
 
 DEFAULT_CONTEXT = 8192
 REDUCE_CHOICES = ("external", "none")
 SCHEDULE_CHOICES = tuple(schedule.value for schedule in Schedule)
+FUSION_CHOICES = tuple(fusion.value for fusion in Fusion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class ExportOptions:
     ``model`` is a checkpoint folder or a preset's name. ``layers`` None exports the whole decode step.
     ``rows`` are the row counts to compile entry points for. ``max_context`` None means `DEFAULT_CONTEXT` tokens, or
     all the positions of a model that has fewer. ``reduce`` None means "external" when there are
-    several ranks. ``schedule`` is how op calls share dispatches (see `Schedule`). ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
+    several ranks. ``schedule`` and ``fuse`` are how op calls share dispatches (see `Schedule` and `Fusion`).
+    ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
     """
 
     model: str
@@ -34,6 +36,7 @@ class ExportOptions:
     reduce: str | None = None
     seed: int = 0
     schedule: str = Schedule.SERIAL.value
+    fuse: str = Fusion.NONE.value
     clang: Path | None = None
 
     def __post_init__(self):
@@ -51,6 +54,10 @@ class ExportOptions:
             raise PredecodeError(f"reduce {self.reduce!r}: expected one of {', '.join(REDUCE_CHOICES)}")
         if self.schedule not in SCHEDULE_CHOICES:
             raise PredecodeError(f"schedule {self.schedule!r}: expected one of {', '.join(SCHEDULE_CHOICES)}")
+        if self.fuse not in FUSION_CHOICES:
+            raise PredecodeError(f"fuse {self.fuse!r}: expected one of {', '.join(FUSION_CHOICES)}")
+        if self.fuse != Fusion.NONE.value and not self.chip.has_hip_kernels:
+            raise PredecodeError(f"fuse {self.fuse!r}: {self.target} runs each op as a function of its own; use none")
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise PredecodeError(f"layers {self.layers}: expected layer indices from 0, such as 0,3")
         if self.clang is not None and not self.clang.is_file():

@@ -1,4 +1,4 @@
-"""Which op calls share a dispatch: the schedules that an export can choose from.
+"""Which op calls share a dispatch: the schedules and fusions that an export can choose from.
 
 Calls that do not depend on each other may run side by side in one grid. The level of a call is the length of the
 longest chain of calls before it.
@@ -20,16 +20,28 @@ class Schedule(Enum):
     OVERLAP = "overlap"
 
 
+class Fusion(Enum):
+    """What runs in one dispatch from its first op to its last, level after level.
+
+    LAYER fuses all calls of a layer in an entry point into one resident grid with barriers between the levels.
+    """
+
+    NONE = "none"
+    LAYER = "layer"
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduledCall:
     """What a schedule needs to know of a call.
 
     ``sources`` are the calls (by index) whose results it reads, directly or through other operations; ``shape`` is
-    what calls must agree in to share a dispatch (the threads of a workgroup).
+    what calls must agree in to share a dispatch (the threads of a workgroup); ``layer`` is the model layer whose
+    weights it or its sources read, None before the first.
     """
 
     sources: frozenset[int]
     shape: Hashable
+    layer: int | None = None
 
 
 def levels(calls: Sequence[ScheduledCall]) -> list[int]:
@@ -57,3 +69,14 @@ def dispatches(calls: Sequence[ScheduledCall], schedule: Schedule) -> list[tuple
 
 def _share_a_source(calls: Sequence[ScheduledCall], group: Sequence[int], index: int) -> bool:
     return any(calls[member].sources & calls[index].sources for member in group)
+
+
+def fused(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]:
+    """The calls of each dispatch by phase, when all calls of a layer are fused; the others stand alone."""
+    level_of = levels(calls)
+    phases: dict[tuple, dict[int, list[int]]] = {}
+    for index in sorted(range(len(calls)), key=lambda i: (level_of[i], i)):
+        layer = calls[index].layer
+        key = (layer,) if layer is not None else (None, index)
+        phases.setdefault(key, {}).setdefault(level_of[index], []).append(index)
+    return [tuple(tuple(group) for group in of_level.values()) for of_level in phases.values()]

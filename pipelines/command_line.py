@@ -1,4 +1,4 @@
-"""The command `predecode`: export, run, compare, inspect. Every error is one line; exit codes 0, 1 and 2."""
+"""The command `predecode`: export, run, compare, inspect, bench. Every error is one line; exit codes 0, 1 and 2."""
 
 import errno
 import os
@@ -62,6 +62,9 @@ def export(
     schedule: Annotated[
         str, typer.Option(help="serial, or overlap (independent ops side by side in one dispatch).")
     ] = "serial",
+    fuse: Annotated[
+        str, typer.Option(help="none, or layer (a layer's ops one after the other in one dispatch).")
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Seed of a preset's random weights.")] = 0,
     clang: Annotated[Path | None, typer.Option(help="Another clang for the kernels, such as ROCm's.")] = None,
 ) -> None:
@@ -80,6 +83,7 @@ def export(
         rank=rank,
         reduce=reduce,
         schedule=schedule,
+        fuse=fuse,
         seed=seed,
         clang=clang,
     )
@@ -174,6 +178,48 @@ def inspect(
     elif html is None:
         inspection.print_to(_console())
     else:
+        print(f"wrote {html}")
+
+
+@app.command()
+def bench(
+    folder: Folder,
+    device: Device = None,
+    rows: Annotated[str | None, typer.Option(help="Row counts such as 4,16; default: all of the artifact.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Tokens that each row sees, such as 1000,8192,ragged; default: up to 8192.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Refuse an artifact that chains another number.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps per repeat, instead of --seconds.")] = None,
+    seconds: Annotated[float, typer.Option(help="About how long the steps of each batch are timed.")] = 2.0,
+    json: Json = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with plots.")] = None,
+) -> None:
+    """Time an artifact's layers and dispatches where it runs, against the memory's speed in the same run."""
+    from predecode.pipelines.bench import bench as bench_artifact
+    from predecode.pipelines.bench.page import render_page
+    from predecode.pipelines.bench.table import renderables
+
+    with _progress() as progress:
+        report = bench_artifact(
+            folder,
+            device,
+            rows=_integers("--rows", rows) if rows is not None else None,
+            contexts=context.split(",") if context is not None else (None,),
+            layers=layers,
+            steps=steps,
+            seconds=seconds,
+            progress=progress,
+        )
+    if html is not None:
+        html.write_text(render_page(report), encoding="utf-8")
+    if json:
+        print(report.to_json())
+        return
+    console = _console()
+    for part in renderables(report):
+        console.print(part)
+    if html is not None:
         print(f"wrote {html}")
 
 

@@ -20,7 +20,7 @@ class Model:
     """Which model, and which part of it. ``layers`` None is the whole decode step.
 
     ``config`` holds the Hugging Face fields; ``reduce`` is "none" or "external" (an entry point ends at each
-    all-reduce); ``schedule`` is how ops share dispatches; ``seed`` is that of random weights, None for a checkpoint's.
+    all-reduce); ``schedule`` and ``fuse`` are how ops share dispatches; ``seed`` is that of random weights, None for a checkpoint's.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Model:
     rank: int
     reduce: str
     schedule: str
+    fuse: str
     seed: int | None
 
 

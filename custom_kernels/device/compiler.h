@@ -32,6 +32,9 @@ struct Workgroup {
 #if defined(__AMDGCN__)
 // `KERNEL(threads) void name(...)`: an entry launched with exactly `threads` threads along x.
 #define KERNEL(threads) extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads)))
+// The same with registers for `workgroups` workgroups on a compute unit, whose four units hold a wave each.
+#define RESIDENT_KERNEL(threads, workgroups) \
+  KERNEL(threads) __attribute__((amdgpu_waves_per_eu((threads) / 256 * (workgroups))))
 constexpr int WAVE_SIZE = 64;
 
 DEVICE int thread_id() { return __builtin_amdgcn_workitem_id_x(); }
@@ -50,6 +53,7 @@ DEVICE void barrier() {
 DEVICE int wave_read(int value, int source) { return __builtin_amdgcn_ds_bpermute(source * 4, value); }
 #elif defined(__NVPTX__)
 #define KERNEL(threads) extern "C" __attribute__((global, launch_bounds(threads)))
+#define RESIDENT_KERNEL(threads, workgroups) extern "C" __attribute__((global, launch_bounds(threads, workgroups)))
 constexpr int WAVE_SIZE = 32;
 
 DEVICE int thread_id() { return __nvvm_read_ptx_sreg_tid_x(); }

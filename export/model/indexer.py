@@ -75,5 +75,6 @@ class Indexer(nn.Module):
             rope_layout,
             self.element_format,
         )
-        logits = paged_mqa_logits(query, weights, cache, step.block_table, step.lengths)
-        return topk_slots(logits, step.lengths, step.block_table, self.config.index_topk), cache
+        topk = self.config.index_topk
+        logits = paged_mqa_logits(query, weights, cache, step.block_table, step.lengths, topk)
+        return topk_slots(logits, step.lengths, step.block_table, topk), cache

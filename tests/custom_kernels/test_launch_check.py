@@ -149,10 +149,38 @@ def test_arguments_that_the_body_does_not_take(toolchain):
             toolchain.build(mistaken, GFX942)
 
 
+def side_by_side(*launches):
+    return Composition((tuple(Part(launch, (0, 1)) for launch in launches),), 2)
+
+
 def test_parts_of_one_dispatch_need_one_workgroup_size():
-    wide = replace(LAUNCH, workgroup_size=(256, 1, 1))
-    with pytest.raises(ValueError, match=r"scale__scale: parts of one dispatch have workgroups of .*128.*256"):
-        Composition((Part(LAUNCH, (0, 1)), Part(wide, (0, 1))), 2)
+    wide = replace(LAUNCH, symbol="wide", workgroup_size=(256, 1, 1))
+    with pytest.raises(PredecodeError, match=r"workgroups differ: scale \(128, 1, 1\), wide \(256, 1, 1\) threads"):
+        side_by_side(LAUNCH, wide)
+
+
+def in_phases(resident):
+    phase = (Part(LAUNCH, (0, 1), frozenset([1])),)
+    return Composition((phase, phase), 3, resident, barrier=2)
+
+
+@pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
+def test_a_resident_grid_must_fit_the_device(target, toolchain):
+    fits = in_phases(2 * target.compute_units)
+    kernel = check_launch(toolchain.build(fits, target), fits, target)
+    assert [a.kind for a in kernel.arguments] == ["pointer"] * 3 + ["value"] * 2
+    too_many = in_phases(2 * target.compute_units + 1)
+    message = f"{too_many.resident} workgroups with 128 bytes .* do not fit on {target.name} at once"
+    with pytest.raises(LaunchMismatch, match=message):
+        check_launch(toolchain.build(too_many, target), too_many, target)
+    crowded = replace(target, unit_shared_memory=200)
+    with pytest.raises(LaunchMismatch, match="they would wait for each other for ever"):
+        check_launch(toolchain.build(fits, target), fits, crowded)
+
+
+def test_phases_need_a_resident_grid():
+    with pytest.raises(ValueError, match="2 phases and 0 resident workgroups"):
+        in_phases(0)
 
 
 def test_constants_are_32_bits():

@@ -5,21 +5,23 @@ import numpy as np
 import pytest
 import torch
 
+from predecode.custom_kernels import add_rms_norm_group_quant, gemm_fp8_blockscale, rms_norm_group_quant  # noqa: F401
 from predecode.custom_kernels.formats import E4M3FNUZ
 from predecode.custom_kernels.layouts import TILED_16X16
 from predecode.custom_kernels.targets import CPU, GFX942
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.compile import compile_module
 from predecode.export.inject import inject
-from predecode.export.schedule import Schedule, ScheduledCall, dispatches, levels
+from predecode.export.schedule import Fusion, Schedule, ScheduledCall, dispatches, fused, levels
 from predecode.export.tensors import to_numpy
 from predecode.export.trace import Program, trace
 from predecode.pipelines import emulation
+from predecode.pipelines.errors import PredecodeError
 
 
-def calls(*sources, shapes=None):
-    shapes = shapes or [256] * len(sources)
-    return [ScheduledCall(frozenset(of), shape) for of, shape in zip(sources, shapes, strict=True)]
+def calls(*sources, shapes=None, layers=None):
+    shapes, layers = shapes or [256] * len(sources), layers or [None] * len(sources)
+    return [ScheduledCall(frozenset(of), *rest) for of, *rest in zip(sources, shapes, layers, strict=True)]
 
 
 # 0 -> 1, 2 -> (1: 3), (2: 4) -> 5; and 6, which depends on nothing.
@@ -56,6 +58,12 @@ def test_no_call_comes_before_its_sources(schedule):
         place = {call: at for at, group in enumerate(order) for call in group}
         assert sorted(place) == list(range(len(sources)))
         assert all(place[source] < place[call] for call, of in enumerate(sources) for source in of)
+
+
+def test_fusion_takes_layers_whole():
+    layers = [None, 0, 0, 0, 0, 0, 0, 1, 1, None]
+    chain = calls([], [0], [1], [1], [2, 3], [4], [1], [5], [7], [8], layers=layers)
+    assert fused(chain) == [((0,),), ((1,), (2, 3, 6), (4,), (5,)), ((7,), (8,)), ((9,),)]
 
 
 class Projections(torch.nn.Module):
@@ -122,3 +130,69 @@ def test_cpu_functions_stay_apart():
     for schedule in Schedule:
         symbols, _ = compiled(schedule, CPU)
         assert symbols and all("__" not in symbol for symbol in symbols)
+
+
+class FusedLayers(torch.nn.Module):
+    """`Projections` twice, as layers whose weights are parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.ParameterDict() for _ in range(2))
+        for i, layer in enumerate(self.layers):
+            for name, value in (("norm", ONES), ("first", weight(2 * i)), ("second", weight(2 * i + 1))):
+                layer[name] = torch.nn.Parameter(value, requires_grad=False)
+
+    def forward(self, x, weight_scales):
+        for layer in self.layers:
+            values = torch.ops.predecode.rms_norm_group_quant(x, layer["norm"], 1e-6, "e4m3fnuz")
+            left = torch.ops.predecode.gemm_fp8_blockscale(*values[:2], layer["first"], weight_scales)
+            right = torch.ops.predecode.gemm_fp8_blockscale(*values[:2], layer["second"], weight_scales)
+            x = torch.ops.predecode.add_rms_norm_group_quant(left, right, layer["norm"], 1e-6, "e4m3fnuz")[2]
+        return x
+
+
+def fused_module(fusion):
+    model = FusedLayers()
+    arguments = (activation(1), torch.full((1, 1), 0.5))
+    module = trace([Program("main", model, arguments)], GFX942, lambda name: None)
+    kernels = inject(module, GFX942, Toolchain(), Schedule.SERIAL, fusion).kernels
+    return model, arguments, kernels, compile_module(module, kernels, GFX942, Toolchain())
+
+
+def run_with_parameters(model, arguments, compiled_module, device, times):
+    config = rt.Config(device=device)
+    index = rt.ParameterIndex()
+    for name, value in model.state_dict().items():
+        index.add_buffer(name, np.ascontiguousarray(to_numpy(value)).tobytes())
+    instance = config.vm_instance
+    parameters = rt.create_io_parameters_module(instance, index.create_provider(scope="model"))
+    module = rt.VmModule.copy_buffer(instance, compiled_module.vmfb)
+    loaded = rt.load_vm_modules(parameters, module, config=config)[-1]
+    buffers = [rt.asdevicearray(device, to_numpy(tensor)) for tensor in arguments]
+    return [np.array(loaded.main(*buffers).to_host()).view(np.uint16) for _ in range(times)]
+
+
+def test_fused_layers_give_the_same_bits_every_time():
+    model, arguments, kernels, apart = fused_module(Fusion.NONE)
+    assert len(kernels) == 3
+    _, _, kernels, together = fused_module(Fusion.LAYER)
+    (kernel,) = kernels
+    assert len(kernel.composition.phases) == 3 and kernel.composition.resident
+    device = emulation.open_device("gfx942", strict=True)
+    (expected,) = run_with_parameters(model, arguments, apart, device, 1)
+    assert expected.any()
+    for given in run_with_parameters(model, arguments, together, device, 3):
+        np.testing.assert_array_equal(given, expected)
+
+
+def test_what_stands_between_two_calls_is_named():
+    class Between(FusedLayers):
+        def forward(self, x, weight_scales):
+            layer = self.layers[0]
+            x = torch.ops.predecode.rms_norm_group_quant(x, layer["norm"], 1e-6, "e4m3fnuz")[2]
+            return torch.ops.predecode.rms_norm_group_quant(x * 2, layer["norm"], 1e-6, "e4m3fnuz")[2]
+
+    arguments = (activation(1), torch.full((1, 1), 0.5))
+    module = trace([Program("main", Between(), arguments)], GFX942, lambda name: None)
+    with pytest.raises(PredecodeError, match=r"rms_norm_group_quant cannot be fused .* torch.aten.mul.Scalar"):
+        inject(module, GFX942, Toolchain(), Schedule.SERIAL, Fusion.LAYER)

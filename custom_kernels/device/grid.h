@@ -1,0 +1,70 @@
+// A barrier of all workgroups of a grid that is resident as a whole, for kernels that walk several ops.
+#pragma once
+
+#include "compiler.h"
+
+// Two words in global memory, zero before the first launch that uses them; every barrier leaves `arrived` at zero.
+struct GridBarrier {
+  uint32 arrived, generation;
+};
+
+#if defined(__AMDGCN__)
+// The writes of all threads that came here before become visible to the device.
+DEVICE void release_to_device() { __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent"); }
+// Later reads see what other workgroups released.
+DEVICE void acquire_from_device() { __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "agent"); }
+// The running wave's stores have left the compute unit.
+DEVICE void finish_stores() { __builtin_amdgcn_s_waitcnt(0); }
+// A spinning wave gives way to others.
+DEVICE void pause() { __builtin_amdgcn_s_sleep(1); }
+
+DEVICE uint32 load_relaxed(const uint32 *word) {
+  return __scoped_atomic_load_n(word, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
+}
+DEVICE void store_relaxed(uint32 *word, uint32 value) {
+  __scoped_atomic_store_n(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
+}
+DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
+  return __scoped_atomic_fetch_add(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
+}
+#else
+// This compiler gives NVIDIA's atomics the scope of the whole system and drops the order of read-modify-writes:
+// relaxed accesses of the device's scope are written out, and ordered by fences.
+DEVICE void release_to_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+DEVICE void acquire_from_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+DEVICE void finish_stores() {}
+DEVICE void pause() { __nvvm_nanosleep(20); }
+
+DEVICE uint32 load_relaxed(const uint32 *word) {
+  uint32 value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+}
+DEVICE void store_relaxed(uint32 *word, uint32 value) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
+  uint32 before;
+  asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(word), "r"(value) : "memory");
+  return before;
+}
+#endif
+
+// Every thread of all `workgroups` workgroups arrives, and sees what any of them wrote to global memory before.
+DEVICE void grid_barrier(GridBarrier *state, uint32 workgroups) {
+  finish_stores();
+  barrier();
+  if (thread_id() == 0) {
+    uint32 generation = load_relaxed(&state->generation);
+    release_to_device();
+    if (add_relaxed(&state->arrived, 1) == workgroups - 1) {
+      store_relaxed(&state->arrived, 0);
+      release_to_device();
+      store_relaxed(&state->generation, generation + 1);
+    } else {
+      while (load_relaxed(&state->generation) == generation) pause();
+    }
+    acquire_from_device();
+  }
+  barrier();
+}
