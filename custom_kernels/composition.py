@@ -49,10 +49,11 @@ class Composition:
     def __post_init__(self):
         sizes = {part.launch.workgroup_size for part in self.parts}
         if len(sizes) > 1:
-            of_size = {size: part.launch.symbol for part in self.parts for size in [part.launch.workgroup_size]}
+            threads = {launch.workgroup_size: launch.symbol for launch in self.launches}
+            listed = ", ".join(f"{threads[size]} {size}" for size in sorted(sizes))
             raise PredecodeError(
-                f"one dispatch cannot hold ops whose workgroups differ: {', '.join(f'{of_size[s]} {s}' for s in sorted(sizes))} "
-                "threads; give them one size, or export them apart"
+                f"one dispatch cannot hold ops whose workgroups differ: {listed} threads; give them one size, or "
+                "export them apart"
             )
         if (len(self.phases) > 1) != (self.resident > 0):
             raise ValueError(f"{self.symbol}: {len(self.phases)} phases and {self.resident} resident workgroups")

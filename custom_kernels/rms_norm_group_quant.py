@@ -7,14 +7,12 @@ float32 norm is quantised, not its rounded twin.
 import torch
 
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
-from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES
 from predecode.custom_kernels.normalize import rms_normalize
-from predecode.custom_kernels.op import Call, define_op
+from predecode.custom_kernels.op import define_op
 from predecode.custom_kernels.quantize import quantize_groups
 from predecode.custom_kernels.require import require_rows_in_groups, require_tensor
-from predecode.custom_kernels.row_workgroups import THREADS, chunks_of
-from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.row_workgroups import norm_launch
 from predecode.custom_kernels.values import QuantizedActivation
 
 
@@ -35,38 +33,12 @@ def _fake(x, weight, epsilon, element_format):
     )
 
 
-def _launch(target: Target, call: Call) -> Launch | None:
-    if call["element_format"] != target.element_format.name:
-        return None
-    rows, columns = call["x"].shape
-    operands, constants = ("x", "weight"), (rows, float_bits(call["epsilon"]))
-    if not target.has_hip_kernels:
-        defines = (("COLUMNS", columns),)
-        return Launch(
-            "rms_norm_group_quant.cpp",
-            "rms_norm_group_quant",
-            operands,
-            constants,
-            (rows, 1, 1),
-            defines=defines,
-        )
-    return Launch(
-        source="rms_norm_group_quant.hip",
-        symbol="rms_norm_group_quant",
-        operands=operands,
-        constants=(rows, columns, float_bits(call["epsilon"])),
-        workgroups=(rows, 1, 1),
-        workgroup_size=(THREADS, 1, 1),
-        defines=(("CHUNKS", chunks_of(columns)),),
-    )
-
-
 OP = define_op(
     "rms_norm_group_quant(Tensor x, Tensor weight, float epsilon, str element_format) -> "
     "(Tensor, Tensor, Tensor)",
     reference,
     _fake,
-    launch=_launch,
+    launch=norm_launch("rms_norm_group_quant", "x", "weight"),
 )
 
 

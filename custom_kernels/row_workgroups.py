@@ -1,5 +1,9 @@
 """How the kernels that work along rows divide a row: eight columns a thread, 256 threads a workgroup."""
 
+from predecode.custom_kernels.launch import Launch, float_bits
+from predecode.custom_kernels.op import Call, LaunchRule
+from predecode.custom_kernels.targets import Target
+
 THREADS = 256
 COLUMNS_PER_WORKGROUP = THREADS * 8
 
@@ -7,3 +11,27 @@ COLUMNS_PER_WORKGROUP = THREADS * 8
 def chunks_of(columns: int) -> int:
     """How many times a workgroup's columns cover a row of ``columns``."""
     return -(-columns // COLUMNS_PER_WORKGROUP)
+
+
+def norm_launch(name: str, *operands: str) -> LaunchRule:
+    """The launch rule of a norm called ``name`` that quantises: one workgroup per row of its argument ``x``."""
+
+    def launch(target: Target, call: Call) -> Launch | None:
+        if call["element_format"] != target.element_format.name:
+            return None
+        rows, columns = call["x"].shape
+        epsilon = float_bits(call["epsilon"])
+        if not target.has_hip_kernels:
+            defines = (("COLUMNS", columns),)
+            return Launch(f"{name}.cpp", name, operands, (rows, epsilon), (rows, 1, 1), defines=defines)
+        return Launch(
+            source=f"{name}.hip",
+            symbol=name,
+            operands=operands,
+            constants=(rows, columns, epsilon),
+            workgroups=(rows, 1, 1),
+            workgroup_size=(THREADS, 1, 1),
+            defines=(("CHUNKS", chunks_of(columns)),),
+        )
+
+    return launch
