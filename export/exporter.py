@@ -132,11 +132,11 @@ def _golden(
     options: ExportOptions,
     folder: Path,
     progress: Progress,
-) -> records.Golden | None:
-    """Write the golden file of a model small enough to run eagerly; None for a larger one."""
+) -> records.Golden:
+    """Write the golden file of a model small enough to run eagerly, no file for a larger one."""
     states = [segment.state_dict() for segment in segments]
     if sum(tensor.nbytes for state in states for tensor in state.values()) > MOST_GOLDEN_PARAMETER_BYTES:
-        return None
+        return records.Golden(None, tolerances(segments), 0)
     for state in states:
         load_into(state, model.weights, model.config, shard, options.chip.element_format)
     initial, steps = make_golden(
@@ -162,7 +162,7 @@ def _manifest(
     toolchain: Toolchain,
     kernels: Sequence[InjectedKernel],
     entry_points: tuple[records.EntryPoint, ...],
-    golden: records.Golden | None,
+    golden: records.Golden,
     probe: records.BandwidthProbe,
 ) -> records.Manifest:
     target = options.chip

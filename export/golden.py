@@ -5,7 +5,7 @@ edges, pages in random order, several rows of one sequence in a step, and paddin
 sequence owns are NaN, so that reading one shows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,14 @@ from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM, PAGE_TOKENS, PRES
 from predecode.export.model.segments import Segment
 from predecode.export.model.tensor_spec import Geometry, TensorSpec
 from predecode.export.tensors import to_numpy
+from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.golden import GoldenStep, SegmentGolden
 from predecode.pipelines.manifest import Tolerance
 from predecode.pipelines.pages import PADDING_SLOT
 
 STEPS_PER_ROW_COUNT = 3
 MOST_SEQUENCES = 6
+SHARED_SEQUENCES = 2
 _NAN_BYTE = {"e4m3fn": 0x7F, "e4m3fnuz": -0x80}
 
 # An activation near a rounding edge may land on the next FP8 code, and what follows moves with it.
@@ -56,18 +58,58 @@ def make_golden(
     ``on_step`` is told (step, of how many). A partial sum between segments stands for its own reduction: the
     next segment is given it as it is.
     """
-    config, element_format = segments[0].config, segments[0].element_format
     random = np.random.default_rng([seed, len(rows)])
     counts = [count for count in sorted(rows) for _ in range(STEPS_PER_ROW_COUNT)]
-    sequences = _plan_sequences(random, geometry, config.index_topk, sum(counts), max(rows))
-    caches = _initial_caches(segments, sequences, element_format, random)
+    sequences = _plan_sequences(random, geometry, segments[0].config.index_topk, sum(counts), max(rows))
+    caches = _initial_caches(segments, sequences, segments[0].element_format, random)
+    placements = (
+        _place_rows(sequences, count, geometry, padded=number % STEPS_PER_ROW_COUNT == 1)
+        for number, count in enumerate(counts)
+    )
+    return _run_steps(segments, placements, caches, random, lambda number: on_step(number, len(counts)))
+
+
+def make_golden_at(
+    segments: Sequence[Segment],
+    batches: Sequence[Sequence[int]],
+    geometry: Geometry,
+    seed: int,
+    on_step: Callable[[int, int], None],
+) -> tuple[dict[str, np.ndarray], list[GoldenStep]]:
+    """As `make_golden`, but with one step per batch, which gives the length that each of its rows sees.
+
+    The rows share `SHARED_SEQUENCES` long sequences, so that long contexts fit a small pool; rows of equal
+    length of one sequence are moved to earlier tokens.
+    """
+    random = np.random.default_rng([seed, len(batches)])
+    longest = max(length for lengths in batches for length in lengths)
+    pages = -(-longest // PAGE_TOKENS)
+    if longest > geometry.max_context or pages * SHARED_SEQUENCES > geometry.pages:
+        raise PredecodeError(
+            f"{SHARED_SEQUENCES} sequences of {longest} tokens take {pages * SHARED_SEQUENCES} pages; the artifact has "
+            f"{geometry.pages}, and contexts of at most {geometry.max_context} tokens"
+        )
+    free = random.permutation(geometry.pages)[: pages * SHARED_SEQUENCES].reshape(SHARED_SEQUENCES, pages)
+    sequences = [_Sequence(own, longest, longest) for own in free]
+    caches = _initial_caches(segments, sequences, segments[0].element_format, random)
+    placements = (_place_at(sequences, lengths, geometry) for lengths in batches)
+    return _run_steps(segments, placements, caches, random, lambda number: on_step(number, len(batches)))
+
+
+def _run_steps(
+    segments: Sequence[Segment],
+    placements: Iterable[dict[str, torch.Tensor]],
+    caches: dict[str, torch.Tensor],
+    random,
+    on_step: Callable[[int], None],
+) -> tuple[dict[str, np.ndarray], list[GoldenStep]]:
     initial = {name: to_numpy(cache).copy() for name, cache in caches.items()}
     steps = []
-    for number, count in enumerate(counts):
-        on_step(number, len(counts))
-        values = _place_rows(sequences, count, geometry, padded=number % STEPS_PER_ROW_COUNT == 1)
-        values |= _activations(segments[0].arguments(count), random, config.vocab_size)
-        steps.append(GoldenStep(count, tuple(_run(segment, count, values, caches) for segment in segments)))
+    for number, values in enumerate(placements):
+        on_step(number)
+        rows = len(values["positions"])
+        values |= _activations(segments[0].arguments(rows), random, segments[0].config.vocab_size)
+        steps.append(GoldenStep(rows, tuple(_run(segment, rows, values, caches) for segment in segments)))
     return initial, steps
 
 
@@ -122,6 +164,33 @@ def _place_rows(
         lengths[row] = sequence.length
         block_table[row, : len(sequence.pages)] = sequence.pages
     arrays = {"positions": positions, "slot_mapping": slots, "lengths": lengths, "block_table": block_table}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _place_at(
+    sequences: Sequence[_Sequence], lengths: Sequence[int], geometry: Geometry
+) -> dict[str, torch.Tensor]:
+    """Deal rows that see ``lengths`` tokens to the sequences in turn, each at a token of its own."""
+    taken: set[tuple[int, int]] = set()
+    block_table = np.zeros((len(lengths), geometry.block_table_width), np.int32)
+    positions, slots = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+    for row, length in enumerate(lengths):
+        index = row % len(sequences)
+        position = length - 1
+        while (index, position) in taken:
+            position -= 1
+        if position < 0:
+            raise PredecodeError(f"row {row} of length {length}: all tokens of its sequence up to there are taken")
+        taken.add((index, position))
+        pages = sequences[index].pages
+        block_table[row, : len(pages)] = pages
+        positions[row], slots[row] = position, pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS
+    arrays = {
+        "positions": positions,
+        "slot_mapping": slots,
+        "lengths": (positions + 1).astype(np.int32),
+        "block_table": block_table,
+    }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

@@ -14,7 +14,8 @@ from predecode.pipelines.comparison import Comparison, compare_result
 from predecode.pipelines.golden import GoldenError, GoldenStep, SegmentGolden, read_golden
 from predecode.pipelines.manifest import EntryPoint, Tolerance
 from predecode.pipelines.records import encode
-from predecode.pipelines.session import DecodeSession, to_host
+from predecode.pipelines.session import DecodeSession
+from predecode.pipelines.step_results import to_host
 from predecode.pipelines.tensor_file import write_tensors
 
 BUNDLE_SUFFIX = ".mismatch"
@@ -70,9 +71,11 @@ def compare(
     session = DecodeSession.open(folder, device, strict=strict, progress=progress)
     manifest = session.manifest
     if manifest.golden is None:
+        raise GoldenError(f"{folder} was exported without tolerances; export it again")
+    if golden is None and manifest.golden.file is None:
         raise GoldenError(
-            f"{folder} was exported without a golden (and so without tolerances); compare a smaller export "
-            "of the model"
+            f"{folder} was exported without a golden, the model being too large to run at export; compare a "
+            "smaller export of the model, or make a golden elsewhere and pass it with --golden"
         )
     path = Path(golden) if golden else session.artifact.path(manifest.golden.file)
     initial, steps = read_golden(path, manifest)
