@@ -43,7 +43,7 @@ struct Argument {
 struct Kernel {
   const char *name;
   int (*run)(struct Wave *wave);
-  const char *(*text)(uint64_t instruction_address);
+  const char *(*text)(uint64_t code_offset);
   uint32_t lds_bytes, scratch_bytes, argument_bytes, max_workgroup_size;
   uint32_t resource_words[3];
   uint32_t code_properties, argument_preload;

@@ -110,9 +110,10 @@ def build_library() -> Path:
 @functools.cache
 def load_library() -> ctypes.CDLL:
     """The library of this process: the hip driver opens the same file and so shares it."""
+    ctypes.CDLL("libm.so.6", ctypes.RTLD_GLOBAL)  # What it and the kernels built later call.
     library = ctypes.CDLL(str(build_library()))
     library.emulator_place_image.restype = ctypes.c_void_p
-    library.emulator_place_image.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
+    library.emulator_place_image.argtypes = [ctypes.c_size_t]
     library.emulator_take_fault.restype = ctypes.c_size_t
     library.emulator_take_fault.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
     library.emulator_set_fault.argtypes = [ctypes.c_char_p]

@@ -110,6 +110,20 @@ static hipError_t check_limits(const struct Kernel *kernel, dim3 grid, dim3 bloc
   return hipSuccess;
 }
 
+// How many workgroups the chip's compute units hold at once: a kernel whose workgroups wait for each other must
+// not need more.
+static uint64_t resident_limit(const struct Launch *launch) {
+  enum { kSimds = 4, kWavesPerSimd = 8, kRegistersPerSimd = 512 };
+  const struct Device *device = launch->kernel->device;
+  uint32_t registers = ((launch->kernel->resource_words[0] & 0x3F) + 1) * 8;
+  uint32_t waves = kRegistersPerSimd / registers;
+  if (waves > kWavesPerSimd) waves = kWavesPerSimd;
+  uint64_t groups = waves * kSimds / launch->wave_count;
+  if (launch->lds_bytes && (uint64_t)device->lds_bytes / launch->lds_bytes < groups)
+    groups = (uint64_t)device->lds_bytes / launch->lds_bytes;
+  return (groups ? groups : 1) * (uint64_t)device->compute_units;
+}
+
 static double seconds_since(const struct timespec *start) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -154,6 +168,7 @@ hipError_t launch_kernel(struct Kernel *kernel, dim3 grid, dim3 block, uint32_t 
   };
   if (!launch.packet) return hipErrorOutOfMemory;
   memset(launch.packet, 0, packet_bytes);
+  launch.resident_limit = resident_limit(&launch);
   launch.kernel_arguments = (uint64_t)(uintptr_t)launch.packet + sizeof(struct DispatchPacket);
   write_packet(&launch, launch.packet);
   write_arguments(&launch, (char *)launch.packet + sizeof(struct DispatchPacket), parameters);

@@ -8,7 +8,10 @@
 #include "memory.h"
 #include "wave.h"
 
-enum { kMaxWaves = 16, kMaxLdsPadding = 64, kFaultTextCapacity = 2048 };
+enum { kMaxWaves = 16, kMaxLdsPadding = 64, kFaultTextCapacity = 2048, kMaxThreads = 64 };
+
+// Values of Launch.stalled_at besides a progress count.
+static const uint64_t kRunnerBusy = UINT64_MAX, kRunnerEnded = UINT64_MAX - 1;
 
 struct Launch {
   struct Kernel *kernel;
@@ -20,8 +23,11 @@ struct Launch {
   uint64_t kernel_arguments;  // Their device address.
   uint64_t dispatch_id;
   struct MemoryView *view;
-  atomic_ullong next_workgroup;
-  atomic_ullong progress;  // Grows whenever a wave ends or passes a barrier.
+  uint64_t resident_limit;        // How many workgroups the chip holds at once.
+  atomic_ullong next_workgroup, resident_groups;
+  atomic_ullong progress;         // Grows whenever a wave ends, reaches a barrier or changes memory.
+  uint32_t runner_count;          // Host threads,
+  atomic_ullong stalled_at[kMaxThreads];  // and the progress at which each found all its waves waiting.
   atomic_bool faulted;     // Stops every thread of the launch.
   atomic_bool explained;   // Taken by the first fault, which alone writes the text.
   char fault[kFaultTextCapacity];
@@ -48,7 +54,7 @@ struct GroupContext {
   struct Workgroup group;  // First: the checks find the context from it.
   struct Launch *launch;
   struct Wave *waves;
-  uint8_t *scratch;
+  uint8_t *scratch, *scratch_state;
   uint8_t status[kMaxWaves];
   struct BufferRange *last_range;  // The buffer that the last checked access fell into.
   uint64_t id;
@@ -65,10 +71,10 @@ void launch_run(struct Launch *launch, struct LaunchTotals *totals);
 
 // launch_checks.c: the hooks of struct Workgroup.
 int check_global_access(struct Workgroup *group, uint64_t address, uint32_t bytes, int is_store, int lane,
-                        uint64_t instruction_address);
+                        uint64_t code_offset);
 void report_wave_fault(struct Workgroup *group, struct Wave *wave, const char *message, int lane,
-                       uint64_t instruction_address);
-void report_stall(struct Launch *launch);
+                       uint64_t code_offset);
+void report_stall(const struct GroupContext *context);
 
 // Ends the launch as failed; of several reasons the first is kept, as one line.
 void launch_fail(struct Launch *launch, const char *format, ...) __attribute__((format(printf, 2, 3)));

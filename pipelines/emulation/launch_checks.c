@@ -63,20 +63,20 @@ uint64_t count_touched_lines(const struct MemoryView *view) {
 
 // "kernel K, workgroup (x, y, z), lane l, `text` at code+0x10": where a fault happened.
 static void describe_place(const struct GroupContext *context, const struct Wave *wave, int lane,
-                           uint64_t instruction, char *text, size_t capacity) {
+                           uint64_t code_offset, char *text, size_t capacity) {
   const struct Kernel *kernel = context->launch->kernel;
   const uint32_t *id = context->group.id;
   char who[48] = "";
   if (wave && lane >= 0) snprintf(who, sizeof who, ", wave %u, lane %d", wave->index_in_workgroup, lane);
   else if (wave) snprintf(who, sizeof who, ", wave %u", wave->index_in_workgroup);
   else if (lane >= 0) snprintf(who, sizeof who, ", lane %d", lane);
-  const char *assembly = kernel->text ? kernel->text(instruction) : NULL;
+  const char *assembly = kernel->text ? kernel->text(code_offset) : NULL;
   snprintf(text, capacity, "kernel %s, workgroup (%u, %u, %u)%s, `%s` at code+0x%" PRIx64, kernel->name,
-           id[0], id[1], id[2], who, assembly ? assembly : "?", instruction - kernel->code_address);
+           id[0], id[1], id[2], who, assembly ? assembly : "?", code_offset);
 }
 
 int check_global_access(struct Workgroup *group, uint64_t address, uint32_t bytes, int is_store, int lane,
-                        uint64_t instruction_address) {
+                        uint64_t code_offset) {
   struct GroupContext *context = group->user;
   struct BufferRange *range = context->last_range;
   if (!range || address < range->base || address >= range->end) {
@@ -88,7 +88,7 @@ int check_global_access(struct Workgroup *group, uint64_t address, uint32_t byte
     return 0;
   }
   char place[512], nearest[256];
-  describe_place(context, NULL, lane, instruction_address, place, sizeof place);
+  describe_place(context, NULL, lane, code_offset, place, sizeof place);
   memory_describe(address, nearest, sizeof nearest);
   launch_fail(context->launch,
               "%s: %s of %u bytes at 0x%" PRIx64 " is not inside a live buffer: the address is %s", place,
@@ -97,16 +97,24 @@ int check_global_access(struct Workgroup *group, uint64_t address, uint32_t byte
 }
 
 void report_wave_fault(struct Workgroup *group, struct Wave *wave, const char *message, int lane,
-                       uint64_t instruction_address) {
+                       uint64_t code_offset) {
   struct GroupContext *context = group->user;
   char place[512];
-  describe_place(context, wave, lane, instruction_address, place, sizeof place);
+  describe_place(context, wave, lane, code_offset, place, sizeof place);
   launch_fail(context->launch, "%s: %s", place, message);
 }
 
-void report_stall(struct Launch *launch) {
-  launch_fail(
-      launch,
-      "kernel %s, grid (%u, %u, %u): every running wave has been waiting for another one for 20 seconds",
-      launch->kernel->name, launch->grid.x, launch->grid.y, launch->grid.z);
+// `context` is one of the workgroups that wait.
+void report_stall(const struct GroupContext *context) {
+  struct Launch *launch = context->launch;
+  const struct Wave *wave = &context->waves[0];
+  for (uint32_t i = 0; i < launch->wave_count; ++i)
+    if (context->status[i] == WAVE_YIELDED) wave = &context->waves[i];
+  char place[512];
+  describe_place(context, wave, -1, wave->resume - 1, place, sizeof place);
+  unsigned long long started = atomic_load(&launch->next_workgroup), resident = atomic_load(&launch->resident_groups);
+  launch_fail(launch,
+              "%s: waits for ever: no running wave ends, reaches a barrier or changes memory any more "
+              "(%llu workgroups are running, %llu more cannot start before one ends)",
+              place, resident, (unsigned long long)launch->workgroup_count - started);
 }

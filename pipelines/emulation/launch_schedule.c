@@ -8,13 +8,17 @@
 
 #include "launch.h"
 
-enum { kMaxThreads = 64, kMaxResidentGroups = 512, kMaxResidentWaves = 2048 };
+enum { kMaxResidentGroups = 304 * 32, kStallSweeps = 20000 };  // As many as the largest chip has wave slots.
 static const double kStallSeconds = 20;
 
 // One host thread: the workgroups it holds in flight. More than one only when they wait for each other.
 struct Runner {
   struct Launch *launch;
   struct LaunchTotals totals;
+  uint32_t index;
+  // Since when, and over how many calls of all its waves, this thread has seen nobody make progress.
+  uint64_t seen_progress, idle_sweeps;
+  double seen_at;
   size_t resident_count, spare_count;
   struct GroupContext *residents[kMaxResidentGroups], *spares[kMaxResidentGroups];
 };
@@ -28,7 +32,8 @@ static void add_counters(struct WaveCounters *total, const struct WaveCounters *
 }
 
 // Calls every wave that can run once, again and again, until the workgroup ends or one of its waves yields.
-static enum GroupState advance(struct GroupContext *context) {
+// Sets `progressed` when a wave ended, reached a barrier or changed memory.
+static enum GroupState advance(struct GroupContext *context, bool *progressed) {
   struct Launch *launch = context->launch;
   uint32_t count = launch->wave_count;
   for (;;) {
@@ -37,13 +42,17 @@ static enum GroupState advance(struct GroupContext *context) {
     for (uint32_t i = 0; i < count; ++i) {
       if (context->status[i] == WAVE_YIELDED) {
         if (atomic_load_explicit(&launch->faulted, memory_order_relaxed)) return kGroupFaulted;
+        uint64_t changes = context->waves[i].memory_changes;
         context->status[i] = (uint8_t)launch->kernel->run(&context->waves[i]);
         if (context->status[i] == WAVE_FAULTED) {
           launch_fail(launch, "kernel %s: a wave failed without a reason", launch->kernel->name);
           return kGroupFaulted;
         }
         if (context->status[i] == WAVE_YIELDED) yielded = true;
-        else atomic_fetch_add_explicit(&launch->progress, 1, memory_order_relaxed);
+        if (context->status[i] != WAVE_YIELDED || context->waves[i].memory_changes != changes) {
+          atomic_fetch_add_explicit(&launch->progress, 1, memory_order_relaxed);
+          *progressed = true;
+        }
       }
       ended += context->status[i] == WAVE_ENDED;
       waiting += context->status[i] == WAVE_BARRIER;
@@ -57,23 +66,28 @@ static enum GroupState advance(struct GroupContext *context) {
   }
 }
 
+static bool leave(struct Launch *launch) {
+  atomic_fetch_sub(&launch->resident_groups, 1);
+  return false;
+}
+
 static bool start_group(struct Runner *runner) {
   struct Launch *launch = runner->launch;
   if (runner->resident_count == kMaxResidentGroups) return false;
-  if (runner->resident_count * launch->wave_count >= kMaxResidentWaves) return false;
   if (atomic_load(&launch->next_workgroup) >= launch->workgroup_count) return false;
+  if (atomic_fetch_add(&launch->resident_groups, 1) >= launch->resident_limit) return leave(launch);
   struct GroupContext *context =
       runner->spare_count ? runner->spares[--runner->spare_count] : group_context_create(launch);
   if (!context) {
     if (!runner->resident_count)
       launch_fail(launch, "kernel %s: no host memory for the registers of one workgroup",
                   launch->kernel->name);
-    return false;
+    return leave(launch);
   }
   uint64_t workgroup = atomic_fetch_add(&launch->next_workgroup, 1);
   if (workgroup >= launch->workgroup_count) {
     runner->spares[runner->spare_count++] = context;
-    return false;
+    return leave(launch);
   }
   group_context_begin(context, workgroup);
   runner->residents[runner->resident_count++] = context;
@@ -87,6 +101,7 @@ static void finish_group(struct Runner *runner, size_t index) {
   runner->totals.waves += runner->launch->wave_count;
   runner->residents[index] = runner->residents[--runner->resident_count];
   runner->spares[runner->spare_count++] = context;
+  leave(runner->launch);
 }
 
 static double now_seconds(void) {
@@ -116,36 +131,42 @@ static void set_float_control(FloatControl value) { __asm__ volatile("msr fpcr, 
 #error "the emulated device knows the float control word of x86-64 and of AArch64 only"
 #endif
 
+// Called when every workgroup of this thread waits for something and no further one can start: maybe another
+// thread's makes it come. The launch has stalled when all threads have found so with no progress between.
+static void watch_for_stall(struct Runner *runner) {
+  struct Launch *launch = runner->launch;
+  uint64_t progress = atomic_load(&launch->progress);
+  if (progress != runner->seen_progress || !runner->idle_sweeps) {
+    runner->seen_progress = progress;
+    runner->idle_sweeps = 1;
+    runner->seen_at = now_seconds();
+  } else if (++runner->idle_sweeps >= kStallSweeps || now_seconds() - runner->seen_at > kStallSeconds) {
+    atomic_store(&launch->stalled_at[runner->index], progress);
+    bool all = true;
+    for (uint32_t i = 0; i < launch->runner_count; ++i) {
+      uint64_t stalled_at = atomic_load(&launch->stalled_at[i]);
+      all = all && (stalled_at == progress || stalled_at == kRunnerEnded);
+    }
+    if (all) report_stall(runner->residents[0]);
+  }
+  sched_yield();
+}
+
 static void run_workgroups(struct Runner *runner) {
   struct Launch *launch = runner->launch;
-  uint64_t seen_progress = 0;
-  double seen_at = 0;
   while (!atomic_load(&launch->faulted)) {
     if (!runner->resident_count && !start_group(runner)) break;
-    bool finished = false;
+    bool progressed = false;
     for (size_t i = 0; i < runner->resident_count;) {
-      enum GroupState state = advance(runner->residents[i]);
+      enum GroupState state = advance(runner->residents[i], &progressed);
       if (state == kGroupFaulted) break;
-      if (state == kGroupDone) {
-        finish_group(runner, i);
-        finished = true;
-      } else {
-        ++i;
-      }
+      if (state == kGroupDone) finish_group(runner, i);
+      else ++i;
     }
-    if (finished || !runner->resident_count || start_group(runner)) continue;
-    // Every workgroup here waits for something and no further one can start: maybe another thread's makes it
-    // come.
-    uint64_t progress = atomic_load(&launch->progress);
-    double now = now_seconds();
-    if (progress != seen_progress || seen_at == 0) {
-      seen_progress = progress;
-      seen_at = now;
-    } else if (now - seen_at > kStallSeconds) {
-      report_stall(launch);
-    }
-    sched_yield();
+    if (progressed || start_group(runner)) continue;
+    watch_for_stall(runner);
   }
+  atomic_store(&launch->stalled_at[runner->index], kRunnerEnded);
   for (size_t i = 0; i < runner->resident_count; ++i) group_context_destroy(runner->residents[i]);
   for (size_t i = 0; i < runner->spare_count; ++i) group_context_destroy(runner->spares[i]);
 }
@@ -176,9 +197,16 @@ void launch_run(struct Launch *launch, struct LaunchTotals *totals) {
     launch_fail(launch, "kernel %s: no host memory to launch it", launch->kernel->name);
     return;
   }
-  for (uint32_t i = 0; i < count; ++i) runners[i].launch = launch;
-  for (uint32_t i = 1; i < count; ++i)
+  launch->runner_count = count;
+  for (uint32_t i = 0; i < count; ++i) {
+    runners[i].launch = launch;
+    runners[i].index = i;
+    atomic_store(&launch->stalled_at[i], kRunnerBusy);
+  }
+  for (uint32_t i = 1; i < count; ++i) {
     started[i] = !pthread_create(&threads[i], NULL, run_thread, &runners[i]);
+    if (!started[i]) atomic_store(&launch->stalled_at[i], kRunnerEnded);
+  }
   run_thread(&runners[0]);
   for (uint32_t i = 0; i < count; ++i) {
     if (started[i]) pthread_join(threads[i], NULL);

@@ -33,9 +33,11 @@ struct GroupContext *group_context_create(struct Launch *launch) {
   context->launch = launch;
   context->waves = aligned_alloc(64, wave_bytes * launch->wave_count);
   context->scratch = malloc(scratch_bytes);
+  context->scratch_state = launch->strict ? malloc(scratch_bytes) : NULL;
   group->lds = malloc(launch->lds_bytes + kMaxLdsPadding);
   group->lds_bytes = launch->strict ? malloc((launch->lds_bytes + 1) * sizeof *group->lds_bytes) : NULL;
-  if (!context->waves || !context->scratch || !group->lds || (launch->strict && !group->lds_bytes)) {
+  if (!context->waves || !context->scratch || !group->lds ||
+      (launch->strict && (!group->lds_bytes || !context->scratch_state))) {
     group_context_destroy(context);
     return NULL;
   }
@@ -53,6 +55,7 @@ void group_context_destroy(struct GroupContext *context) {
   if (!context) return;
   free(context->waves);
   free(context->scratch);
+  free(context->scratch_state);
   free(context->group.lds);
   free(context->group.lds_bytes);
   free(context);
@@ -127,6 +130,7 @@ void group_context_begin(struct GroupContext *context, uint64_t workgroup) {
   memset(context->status, WAVE_YIELDED, sizeof context->status);
   size_t scratch_bytes = (size_t)kernel->scratch_bytes * WAVE_LANES;
   memset(context->scratch, kUninitializedByte, scratch_bytes * launch->wave_count);
+  if (context->scratch_state) memset(context->scratch_state, 0, scratch_bytes * launch->wave_count);
   uint32_t mode = (kernel->resource_words[0] >> 12 & 0xFF) | (kernel->resource_words[0] >> 21 & 1) << 8 |
                   (kernel->resource_words[0] >> 23 & 1) << 9;
   for (uint32_t i = 0; i < launch->wave_count; ++i) {
@@ -135,7 +139,9 @@ void group_context_begin(struct GroupContext *context, uint64_t workgroup) {
     wave->index_in_workgroup = i;
     wave->workgroup = group;
     wave->scratch = context->scratch + scratch_bytes * i;
+    if (context->scratch_state) wave->scratch_state = context->scratch_state + scratch_bytes * i;
     wave->scratch_bytes_per_lane = kernel->scratch_bytes;
+    wave->code_address = kernel->code_address;
     wave->mode = mode;
     set_scalar_registers(wave, launch, id);
     set_vector_registers(wave, launch);

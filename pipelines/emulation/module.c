@@ -18,14 +18,11 @@ HIP_API void emulator_set_module_loader(ModuleLoader new_loader, ModuleDropper n
   dropper = new_dropper;
 }
 
-// Maps zeroed device memory for a code object at exactly `address`; NULL if that range is in use. The
-// translation of machine code holds its addresses, so a code object that lies where it lay before needs no
-// new translation.
-HIP_API void *emulator_place_image(uint64_t address, size_t size) {
-  void *image = mmap((void *)(uintptr_t)address, size, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+// Maps zeroed device memory for a code object; NULL if there is none.
+HIP_API void *emulator_place_image(size_t size) {
+  void *image = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (image == MAP_FAILED) return NULL;
-  if (image == (void *)(uintptr_t)address && memory_register(image, size, "code object")) return image;
+  if (memory_register(image, size, "code object")) return image;
   munmap(image, size);
   return NULL;
 }

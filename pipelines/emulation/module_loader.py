@@ -9,15 +9,8 @@ from pathlib import Path
 
 from predecode.pipelines.emulation import code_object, device_library
 from predecode.pipelines.emulation.code_object import CodeObject, CodeObjectError, Kernel
-from predecode.pipelines.emulation.host_compiler import build_shared_object, content_key
+from predecode.pipelines.emulation.host_compiler import build_object, build_shared_object, content_key
 from predecode.pipelines.errors import PredecodeError
-
-# Images are placed by content, so that the translated addresses are the same in the next process.
-IMAGE_BASE = 0x1000_0000_0000
-IMAGE_SLOTS = 1 << 21
-IMAGE_COPIES = 64
-"""How often one code object can be loaded at the same time."""
-COPY_STRIDE = 7919
 
 FLOAT_MODES = {0xF0: "denormals kept", 0xC0: "single-precision denormals flushed"}
 """Float mode bits of a kernel descriptor that launches can provide, all rounding to nearest."""
@@ -51,7 +44,7 @@ class ModuleLoader:
             device = device_pointer.contents
             data = ctypes.string_at(image, code_object.file_size(ctypes.string_at(image, 64)))
             parsed = code_object.parse(data, device.arch.decode())
-            self._fill(module_pointer.contents, device, parsed, data)
+            self._fill(module_pointer.contents, device, parsed)
             return 0
         except PredecodeError as error:
             self.error = error
@@ -64,11 +57,10 @@ class ModuleLoader:
     def _drop(self, token: int) -> None:
         self.loaded.pop(token, None)
 
-    def _fill(self, module, device, parsed: CodeObject, data: bytes) -> None:
-        image = self._place(parsed, data)
+    def _fill(self, module, device, parsed: CodeObject) -> None:
+        image = self._place(parsed)
         module.image, module.image_bytes = image, len(parsed.image)
-        code_address = image + parsed.code_address
-        shared_object = build_kernels(parsed, code_address, bool(device.strict))
+        shared_object = build_kernels(parsed, bool(device.strict))
         host_code = ctypes.CDLL(str(shared_object))
         table = (ctypes.c_void_p * (2 * len(parsed.kernels))).in_dll(host_code, "kernel_table")
 
@@ -88,7 +80,7 @@ class ModuleLoader:
                 argument_preload=kernel.argument_preload,
                 argument_count=len(kernel.arguments),
                 arguments=arguments[i],
-                code_address=code_address,
+                code_address=image + parsed.code_address,
                 device=ctypes.pointer(device),
             )
         variables = (device_library.VariableRecord * len(parsed.variables))(
@@ -99,16 +91,11 @@ class ModuleLoader:
         module.variable_count, module.variables = len(variables), variables
         self.loaded[module.token] = [host_code, arguments, kernels, variables]
 
-    def _place(self, parsed: CodeObject, data: bytes) -> int:
+    def _place(self, parsed: CodeObject) -> int:
         """Maps, fills and relocates the image; returns its address."""
-        slot = int(content_key(data), 16) % IMAGE_SLOTS
-        for copy in range(IMAGE_COPIES):
-            index = (slot + copy * COPY_STRIDE) % IMAGE_SLOTS
-            address = IMAGE_BASE + index * code_object.MAX_IMAGE_BYTES
-            if self.library.emulator_place_image(address, len(parsed.image)):
-                break
-        else:
-            raise EmulationError(f"the same code object is loaded more than {IMAGE_COPIES} times at once")
+        address = self.library.emulator_place_image(len(parsed.image))
+        if not address:
+            raise EmulationError(f"no host memory for a code object of {len(parsed.image)} bytes")
         relocated = bytearray(parsed.image)
         for target, value in parsed.relocations:
             struct.pack_into("<Q", relocated, target, address + value)
@@ -116,26 +103,33 @@ class ModuleLoader:
         return address
 
 
-def build_kernels(parsed: CodeObject, code_address: int, strict: bool) -> Path:
-    """The shared object with all kernels of a code object whose code lies at ``code_address``.
+def build_kernels(parsed: CodeObject, strict: bool) -> Path:
+    """The shared object with all kernels of a code object, wherever its code is loaded.
 
     Its ``kernel_table`` holds two functions per kernel: one runs a wave, one gives an instruction's text.
     """
     entries = [(kernel.name, kernel.entry_offset) for kernel in parsed.kernels]
-    key = content_key(_translator_text(), parsed.code, repr((parsed.arch, code_address, strict, entries)))
+    key = content_key(_translator_text(), parsed.code, repr((parsed.arch, strict, entries)))
     return build_shared_object(
-        key, "kernels.so", lambda: _translate(parsed, code_address, strict), device_library.ISA_FOLDER
+        key, "kernels.so", lambda: _translate(parsed, strict), device_library.ISA_FOLDER, run_time_objects(strict)
     )
 
 
-def _translate(parsed: CodeObject, code_address: int, strict: bool) -> dict[str, str]:
+def run_time_objects(strict: bool) -> list[Path]:
+    """What translated kernels are linked with: the checks of strict mode."""
+    if not strict:
+        return []
+    return [build_object(device_library.ISA_FOLDER / "checks.c", content_key(_translator_text()))]
+
+
+def _translate(parsed: CodeObject, strict: bool) -> dict[str, str]:
     from predecode.pipelines.emulation.isa import translate
 
     sources, names = {}, []
     for i, kernel in enumerate(parsed.kernels):
         _check_float_mode(kernel)
         sources[f"kernel_{i}.c"] = translate.translate_kernel(
-            parsed.code, code_address, kernel.entry_offset, kernel.name, parsed.arch, strict
+            parsed.code, kernel.entry_offset, kernel.name, parsed.arch, strict
         )
         names.append(translate.mangled_name(kernel.name))
     declarations = "".join(

@@ -71,34 +71,39 @@ INLINE void return_word(uint32_t *d, int l, int bytes, uint64_t value)
         d[WAVE_LANES + l] = (uint32_t)(value >> 32);
 }
 
-/* The loops over lanes, as macros because the operation is a name.  `d` is NULL where nothing is returned. */
-#define GLOBAL_ATOMIC(w, d, addresses, data, second, name, word, flat, at)                                   \
-    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                               \
-        int l = __builtin_ctzll(left);                                                                       \
-        uint8_t *to = place(w, (addresses)[l], sizeof(word), 1, l, flat, at);                                \
-        if (!to)                                                                                             \
-            break;                                                                                           \
-        if ((uintptr_t)to % sizeof(word)) {                                                                  \
-            fault(w, "atomic at an address that is not aligned to its size", l, at);                         \
-            break;                                                                                           \
-        }                                                                                                    \
-        word a = (word)lane_word(data, l, sizeof(word)), b = (word)lane_word(second, l, sizeof(word));       \
-        return_word(d, l, sizeof(word), name##_shared((word *)(void *)to, a, b));                            \
-        w->counters.bytes_loaded += sizeof(word), w->counters.bytes_stored += sizeof(word);                  \
+/* The loops over lanes, as macros because the operation is a name.  `d` is NULL where nothing is returned.
+ * An atomic that leaves the value as it was changes no memory: spinning waves make such ones. */
+#define SHARED_ATOMIC(w, d, to, l, data, second, name, word, at)                                            \
+    {                                                                                                       \
+        if ((uintptr_t)(to) % sizeof(word)) {                                                               \
+            fault(w, "atomic at an address that is not aligned to its size", l, at);                        \
+            break;                                                                                          \
+        }                                                                                                   \
+        word a = (word)lane_word(data, l, sizeof(word)), b = (word)lane_word(second, l, sizeof(word));      \
+        word t = name##_shared((word *)(void *)(to), a, b);                                                 \
+        return_word(d, l, sizeof(word), t);                                                                 \
+        w->counters.bytes_loaded += sizeof(word), w->counters.bytes_stored += sizeof(word);                 \
+        w->memory_changes += name##_value(t, a, b) != t;                                                    \
     }
-#define BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, name, word, at)                           \
-    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                               \
-        int l = __builtin_ctzll(left);                                                                       \
-        if (!buffer_inside(buffer, (offsets)[l], scalar)) {                                                  \
-            return_word(d, l, sizeof(word), 0);                                                              \
-            continue;                                                                                        \
-        }                                                                                                    \
-        uint8_t *to = place(w, buffer.base + (offsets)[l] + scalar, sizeof(word), 1, l, 0, at);              \
-        if (!to)                                                                                             \
-            break;                                                                                           \
-        word a = (word)lane_word(data, l, sizeof(word)), b = (word)lane_word(second, l, sizeof(word));       \
-        return_word(d, l, sizeof(word), name##_shared((word *)(void *)to, a, b));                            \
-        w->counters.bytes_loaded += sizeof(word), w->counters.bytes_stored += sizeof(word);                  \
+#define GLOBAL_ATOMIC(w, d, addresses, data, second, name, word, flat, at)                                  \
+    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                              \
+        int l = __builtin_ctzll(left);                                                                      \
+        uint8_t *to = place(w, (addresses)[l], sizeof(word), USE_ATOMIC, data, l, flat, at);                \
+        if (!to)                                                                                            \
+            break;                                                                                          \
+        SHARED_ATOMIC(w, d, to, l, data, second, name, word, at)                                            \
+    }
+#define BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, name, word, at)                          \
+    for (uint64_t left = exec_of(w); left; left &= left - 1) {                                              \
+        int l = __builtin_ctzll(left);                                                                      \
+        if (!buffer_inside(buffer, (offsets)[l], scalar)) {                                                 \
+            return_word(d, l, sizeof(word), 0);                                                             \
+            continue;                                                                                       \
+        }                                                                                                   \
+        uint8_t *to = place(w, buffer.base + (offsets)[l] + scalar, sizeof(word), USE_ATOMIC, data, l, 0, at);\
+        if (!to)                                                                                            \
+            break;                                                                                          \
+        SHARED_ATOMIC(w, d, to, l, data, second, name, word, at)                                            \
     }
 #define LDS_ATOMIC(w, d, lanes, offset, data, second, name, word, at)                                        \
     for (uint64_t left = exec_of(w); left; left &= left - 1) {                                               \

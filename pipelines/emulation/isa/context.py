@@ -40,7 +40,6 @@ class Context:
     `lines` is the body of the function, `helpers` maps a helper's parameters and body to its name."""
 
     arch: str
-    base_address: int
     strict: bool
     lines: list[str] = field(default_factory=list)
     helpers: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -83,20 +82,34 @@ class Context:
         others = [Access(wide.register + 1, 1), *(a for a in self.writes if a is not wide)]
         self.split = [(self.reads, others), (low_reads, [Access(wide.register, 1)])]
 
+    def split_by_word(self) -> None:
+        """Each word of a 64-bit result depends on the same word of the 64-bit operands, and on the others."""
+        wide = max(self.writes, key=lambda access: access.count)
+        for word in range(2):
+            reads = [Access(a.register + word, 1, a.need) if a.count == 2 else a for a in self.reads]
+            self.split.append((reads, [Access(wide.register + word, 1)]))
+
     def finish(self) -> None:
         """In strict mode, put the check of the instruction's operands before its C."""
         if not self.strict or not (self.reads or self.writes or self.step in ("STEP_WAIT", "STEP_BARRIER")):
             return
-        checks = []
+        check = f"{'strict_pair' if self.split else 'strict_step'}(w, &steps[{len(self.steps)}])"
         for reads, writes in self.split or [(self.reads, self.writes)]:
             operands = ", ".join(f"{{{a.register}, {a.count}, {a.need}}}" for a in (*reads, *writes))
-            checks.append(f"strict_step(w, &steps[{len(self.steps)}])")
             self.steps.append(
                 f"    {{{self.instruction.address:#x}ull, {self.step_immediate:#x}u, {self.step}, "
                 f"{self.counters}, "
                 f"{len(reads)}, {len(writes)}, {{{operands}}}}},"
             )
-        self.lines.insert(self.first_line, f"    if ({' || '.join(checks)}) return WAVE_FAULTED;")
+        self.lines.insert(self.first_line, f"    if ({check}) return WAVE_FAULTED;")
+
+    def resume_number(self, address: int) -> str:
+        """What `w->resume` holds for a wave that goes on at `address`; 0 is a wave that has not begun."""
+        return f"{address + 1:#x}u"
+
+    def run_time_address(self, address: int) -> str:
+        """C for where the instruction at `address` lies in device memory."""
+        return f"w->code_address + {address:#x}u"
 
     def step_table(self) -> str:
         if not self.steps:

@@ -54,51 +54,54 @@ INLINE float div_fixup_f16(float quotient, float denominator, float numerator)
 struct ScaledF32 { float value; int scaled; };
 struct ScaledF64 { double value; int scaled; };
 
+/* What v_div_scale does to its chosen operand: times 2^(steps * direction); `scaled` tells v_div_fmas to undo it. */
+struct Scaling { int direction, scaled; };
+struct Division {
+    int is_denominator, is_numerator; /* which of them the chosen operand is */
+    int far;                          /* the quotient is so large that it may overflow on the way */
+    int denominator_small;            /* denormal */
+    int reciprocal_small;             /* 1 / denominator would be denormal */
+    int quotient_small;               /* the quotient is denormal */
+    int numerator_small;              /* its low bits would be lost below the normals */
+};
+INLINE struct Scaling scaling_of(struct Division d)
+{
+    struct Scaling result = {0, 0};
+    if (d.far)
+        result.scaled = 1, result.direction = d.is_denominator;
+    else if (d.denominator_small)
+        result.direction = 1;
+    else if (d.reciprocal_small && d.quotient_small)
+        result.scaled = 1, result.direction = -d.is_denominator;
+    else if (d.reciprocal_small)
+        result.direction = -1;
+    else if (d.quotient_small)
+        result.scaled = 1, result.direction = d.is_numerator;
+    else if (d.numerator_small)
+        result.direction = 1;
+    return result;
+}
 INLINE struct ScaledF32 div_scale_f32(float chosen, float denominator, float numerator)
 {
-    int is_denominator = chosen == denominator, is_numerator = chosen == numerator;
-    float up = ldexp_f32(chosen, 64), down = ldexp_f32(chosen, -64);
-    int reciprocal_small = abs_f32(denominator) > 0x1p126f;
-    int quotient_small = denormal_f32(numerator / denominator);
-    struct ScaledF32 result = {chosen, 0};
-    if (numerator == 0.0f || denominator == 0.0f)
-        result.value = __builtin_nanf("");
-    else if (exponent_f32(numerator) - exponent_f32(denominator) >= 96)
-        result.scaled = 1, result.value = is_denominator ? up : chosen;
-    else if (denormal_f32(denominator))
-        result.value = up;
-    else if (reciprocal_small && quotient_small)
-        result.scaled = 1, result.value = is_denominator ? down : chosen;
-    else if (reciprocal_small)
-        result.value = down;
-    else if (quotient_small)
-        result.scaled = 1, result.value = is_numerator ? up : chosen;
-    else if (exponent_f32(numerator) <= 23)
-        result.value = up;
-    return result;
+    struct Scaling scaling = scaling_of((struct Division){
+        chosen == denominator, chosen == numerator, exponent_f32(numerator) - exponent_f32(denominator) >= 96,
+        denormal_f32(denominator), abs_f32(denominator) > 0x1p126f, denormal_f32(numerator / denominator),
+        exponent_f32(numerator) <= 23});
+    int impossible = numerator == 0.0f || denominator == 0.0f;
+    float value = ldexp_f32(chosen, 64 * scaling.direction);
+    return (struct ScaledF32){impossible ? __builtin_nanf("") : scaling.direction ? value : chosen,
+                              !impossible && scaling.scaled};
 }
 INLINE struct ScaledF64 div_scale_f64(double chosen, double denominator, double numerator)
 {
-    int is_denominator = chosen == denominator, is_numerator = chosen == numerator;
-    double up = ldexp_f64(chosen, 128), down = ldexp_f64(chosen, -128);
-    int reciprocal_small = denormal_f64(1.0 / denominator),
-        quotient_small = denormal_f64(numerator / denominator);
-    struct ScaledF64 result = {chosen, 0};
-    if (numerator == 0.0 || denominator == 0.0)
-        result.value = __builtin_nan("");
-    else if (exponent_f64(numerator) - exponent_f64(denominator) >= 768)
-        result.scaled = 1, result.value = is_denominator ? up : chosen;
-    else if (denormal_f64(denominator))
-        result.value = up;
-    else if (reciprocal_small && quotient_small)
-        result.scaled = 1, result.value = is_denominator ? down : chosen;
-    else if (reciprocal_small)
-        result.value = down;
-    else if (quotient_small)
-        result.scaled = 1, result.value = is_numerator ? up : chosen;
-    else if (exponent_f64(numerator) <= 53)
-        result.value = up;
-    return result;
+    struct Scaling scaling = scaling_of((struct Division){
+        chosen == denominator, chosen == numerator, exponent_f64(numerator) - exponent_f64(denominator) >= 768,
+        denormal_f64(denominator), abs_f64(denominator) > 0x1p1022, denormal_f64(numerator / denominator),
+        exponent_f64(numerator) <= 53});
+    int impossible = numerator == 0.0 || denominator == 0.0;
+    double value = ldexp_f64(chosen, 128 * scaling.direction);
+    return (struct ScaledF64){impossible ? __builtin_nan("") : scaling.direction ? value : chosen,
+                              !impossible && scaling.scaled};
 }
 
 /* `scaled`: undo v_div_scale, upwards for a large quotient and downwards for a small one. */

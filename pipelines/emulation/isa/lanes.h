@@ -9,6 +9,8 @@
 /* A generated helper.  `used` keeps the compiler from folding constant arguments into it: x * 1.0 must stay a
  * multiplication, which quiets NaNs and flushes denormals. */
 #define OPERATION static __attribute__((noinline, used))
+/* A function that mostly calls others: of a strict kernel, optimizing it takes longer than it saves. */
+#define UNOPTIMIZED __attribute__((optnone, noinline))
 /* A lane touches only its own column of registers, so iterations never depend on each other. */
 #define LANES _Pragma("clang loop vectorize(assume_safety)") for (int l = 0; l < WAVE_LANES; l++)
 #define KEEP(register, lane, value) (register)[lane] = m[lane] ? (uint32_t)(value) : (register)[lane]

@@ -18,31 +18,20 @@ INLINE uint8_t *lds_at(struct Wave *w, uint64_t address, int bytes, int lane, ui
     return w->workgroup->lds + address;
 }
 
-INLINE void lds_load(struct Wave *w, uint32_t *d, const uint32_t *lanes, uint32_t offset,
-                     struct Shape shape, uint64_t at)
+INLINE void lds_lanes(struct Wave *w, const uint32_t *lanes, uint32_t *data, uint32_t offset,
+                      struct Shape shape, enum Use use, uint64_t at)
 {
     lds_count_conflicts(w, lanes, shape.bytes);
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
         int l = __builtin_ctzll(left);
         uint64_t address = (uint32_t)(lanes[l] + offset);
-        const uint8_t *from = lds_at(w, address, shape.bytes, l, at);
-        if (!from || !lds_read_allowed(w, address, shape.bytes, l, d, at))
+        uint8_t *memory = lds_at(w, address, shape.bytes, l, at);
+        if (!memory)
             return;
-        put_lane(d, l, from, shape);
-    }
-}
-INLINE void lds_store(struct Wave *w, const uint32_t *lanes, const uint32_t *s, uint32_t offset,
-                      struct Shape shape,
-                      uint64_t at)
-{
-    lds_count_conflicts(w, lanes, shape.bytes);
-    for (uint64_t left = exec_of(w); left; left &= left - 1) {
-        int l = __builtin_ctzll(left);
-        uint64_t address = (uint32_t)(lanes[l] + offset);
-        uint8_t *to = lds_at(w, address, shape.bytes, l, at);
-        if (!to || !lds_write_allowed(w, address, shape.bytes, l, s, LDS_WRITTEN, at))
+        if (use == USE_LOAD ? !lds_read_allowed(w, address, shape.bytes, l, data, at)
+                            : !lds_write_allowed(w, address, shape.bytes, l, data, LDS_WRITTEN, at))
             return;
-        take_lane(to, s, l, shape);
+        move_lane(memory, data, l, shape, use);
     }
 }
 
@@ -119,7 +108,7 @@ INLINE void buffer_to_lds(struct Wave *w, struct Buffer buffer, const uint64_t *
     for (uint64_t left = exec_of(w); left && !w->faulted; left &= left - 1) {
         int l = __builtin_ctzll(left);
         uint8_t data[16] = {0};
-        int inside = buffer_fetch(w, data, buffer, offsets[l], scalar, shape.bytes, l, at);
+        int inside = buffer_exchange(w, data, buffer, offsets[l], scalar, shape.bytes, USE_LOAD, l, at);
         if (inside < 0)
             return;
         lds_fill(w, offset, l, data, shape, at);

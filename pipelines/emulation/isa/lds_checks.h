@@ -26,9 +26,7 @@ INLINE int lds_visible(const struct Wave *w, const struct LdsByte *byte)
 }
 INLINE int lds_fault(struct Wave *w, const char *what, uint64_t address, int lane, uint64_t at)
 {
-    char message[160];
-    snprintf(message, sizeof message, what, (unsigned)address);
-    fault(w, message, lane, at);
+    fault_with_number(w, what, address, lane, at);
     return 0;
 }
 INLINE int lds_read_allowed(struct Wave *w, uint64_t address, int bytes, int lane, uint32_t *d, uint64_t at)
@@ -85,33 +83,6 @@ INLINE int lds_write_allowed(struct Wave *w, uint64_t address, int bytes, int la
         byte->write_sequence = how == LDS_LOADED ? w->checks.vector_issued : w->checks.lds_issued;
     }
     return 1;
-}
-
-/* Extra cycles because lanes want different dwords of one of the 32 banks; 32 lanes of 4 bytes go
- * together, fewer of wider ones. */
-HELPER void lds_count_conflicts(struct Wave *w, const uint32_t *lanes, int bytes)
-{
-    uint64_t exec = exec_of(w);
-    int words = bytes < 4 ? 1 : bytes / 4, together = words == 1 ? 32 : words == 2 ? 16 : 8;
-    for (int first = 0; first < WAVE_LANES; first += together) {
-        uint32_t seen[32][64];
-        int counts[32] = {0}, most = 1;
-        for (int l = first; l < first + together; l++) {
-            if (!(exec >> l & 1))
-                continue;
-            for (int i = 0; i < words; i++) {
-                uint32_t word = lanes[l] / 4 + (uint32_t)i, bank = word % 32;
-                int known = 0;
-                for (int k = 0; k < counts[bank]; k++)
-                    known |= seen[bank][k] == word;
-                if (!known)
-                    seen[bank][counts[bank]++] = word;
-            }
-        }
-        for (int bank = 0; bank < 32; bank++)
-            most = counts[bank] > most ? counts[bank] : most;
-        w->counters.lds_bank_conflicts += (uint64_t)(most - 1);
-    }
 }
 
 #else

@@ -83,11 +83,11 @@ def _offset(decoded) -> int:
 
 
 def _emit_access(context: Context, shape, offset: int, data: str, is_store: bool, lanes: str) -> None:
-    function = "lds_store(w, lanes, data, offset" if is_store else "lds_load(w, data, lanes, offset"
+    use = "USE_STORE" if is_store else "USE_LOAD"
     helper = context.helper(
         context.instruction.name,
         "struct Wave *w, const uint32_t *lanes, uint32_t *data, uint32_t offset, uint64_t at",
-        f"    {function}, {shape_source(shape)}, at);",
+        f"    lds_lanes(w, lanes, data, offset, {shape_source(shape)}, {use}, at);",
     )
     context.emit(f"{helper}(w, {lanes}, {data}, {offset}, {context.instruction.address:#x}ull);")
 

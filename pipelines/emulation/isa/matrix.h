@@ -112,24 +112,24 @@ TAKE(take_ocp_e5m2, float, 8, ocp_e5m2)
         put_accumulator(d, sum, form);                                                                       \
     } while (0)
 
-/* SMFMAC, 16 x 16 x 32 with 16-bit operands: D += A * B.  Lane l holds row l % 16 of A and the 8 k from 8 *
- * (l / 16), of which its 4 elements are two out of each four: bits 8 * set + 2 * e of its index register say
- * where in its four element e stands.  B is dense. */
-#define SMFMAC_BODY(take, d, a, b, c, index, set)                                                            \
-    do {                                                                                                     \
-        const struct MatrixForm packed = {16, 1, 16, 4}, form = {16, 1, 32, 8};                              \
-        float few[WAVE_LANES * 4], left[WAVE_LANES * 8] = {0}, right[WAVE_LANES * 8];                        \
-        uint32_t sum[16 * 16];                                                                               \
-        take(few, a, packed);                                                                                \
-        for (int l = 0; l < WAVE_LANES; l++)                                                                 \
-            for (int e = 0; e < 4; e++) {                                                                    \
-                int within = (index)[l] >> (8 * (set) + 2 * e) & 3;                                          \
-                left[operand_at(form, l, 4 * (e / 2) + within)] = few[operand_at(packed, l, e)];             \
-            }                                                                                                \
-        take(right, b, form);                                                                                \
-        take_accumulator(sum, c, 0, form);                                                                   \
-        multiply_f32((float *)(void *)sum, left, right, form);                                               \
-        put_accumulator(d, sum, form);                                                                       \
+/* SMFMAC, size x size x k: D += A * B.  Lane l holds row l % size of A and as many k as a dense operand would
+ * give it, of which its `kept` elements are two out of each four: bits 2 * kept * set + 2 * e of its index
+ * register say where in its four element e stands.  B is dense. */
+#define SMFMAC_BODY(element, take_a, take_b, multiply, size, k, kept, d, a, b, c, index, set)               \
+    do {                                                                                                    \
+        const struct MatrixForm packed = {size, 1, (k) / 2, kept}, form = {size, 1, k, 2 * (kept)};         \
+        element few[WAVE_LANES * 16], left[WAVE_LANES * 32] = {0}, right[WAVE_LANES * 32];                  \
+        uint32_t sum[32 * 32];                                                                              \
+        take_a(few, a, packed);                                                                             \
+        for (int l = 0; l < WAVE_LANES; l++)                                                                \
+            for (int e = 0; e < (kept); e++) {                                                              \
+                int within = (index)[l] >> (2 * (kept) * (set) + 2 * e) % 32 & 3;                           \
+                left[operand_at(form, l, e / 2 * 4 + within)] = few[operand_at(packed, l, e)];              \
+            }                                                                                               \
+        take_b(right, b, form);                                                                             \
+        take_accumulator(sum, c, 0, form);                                                                  \
+        multiply((element *)(void *)sum, left, right, form);                                                \
+        put_accumulator(d, sum, form);                                                                      \
     } while (0)
 
 /* The f8f6f4 forms: 32 elements per lane, block = l / M.  8-bit elements lie in two runs of 16 (k = 16 *

@@ -1,4 +1,4 @@
-"""MFMA instructions, and the SMFMAC forms with 16-bit operands that compiled modules contain."""
+"""MFMA and SMFMAC instructions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLAIN = {
 # f8f6f4 forms: CBSZ and BLGP choose the format of A and B.
 _SELECTED = {0: ("FP8", 8), 1: ("BF8", 8), 2: ("FP6", 6), 3: ("BF6", 6), 4: ("FP4", 4)}
 _DECODERS = {"FP8": "ocp_e4m3", "BF8": "ocp_e5m2", "FP6": "ocp_e2m3", "BF6": "ocp_e3m2", "FP4": "ocp_e2m1"}
-_SPARSE = re.compile(r"V_SMFMAC_F32_16X16X32_(F16|BF16)")
+_SPARSE = re.compile(r"V_SMFMAC_(?:F32|I32)_(\d+)X\d+X(\d+)_(\w+)")
 _NAME = re.compile(r"V_MFMA_(?:SCALE_)?(F32|I32|F64)_(\d+)X\d+X(\d+)(?:_(\d+)B)?_(\w+)")
 
 
@@ -42,11 +42,16 @@ def _acc_bits(context: Context) -> tuple[bool, bool, bool]:
     return bool(decoded.acc & 1), bool(decoded.acc >> 1 & 1), bool(decoded.acc_cd)
 
 
+def _fp8_of(context: Context) -> str:
+    return "fnuz" if context.arch == "gfx942" else "ocp"
+
+
 def emit_matrix(context: Context) -> bool:
     """V_MFMA_* and V_SMFMAC_*; False when the opcode is not covered."""
     sparse = _SPARSE.fullmatch(context.instruction.name)
     if sparse:
-        _emit_sparse(context, _PLAIN[sparse[1]][0])
+        types = sparse[3].split("_")
+        _emit_sparse(context, int(sparse[1]), int(sparse[2]), types[0], types[-1])
         return True
     match = _NAME.fullmatch(context.instruction.name)
     if match is None:
@@ -79,7 +84,7 @@ def _emit_plain(context, result, size, depth, blocks, left_type, right_type) -> 
         raise context.instruction.unsupported(
             "broadcast or permutation of matrix operands (cbsz, abid, blgp)"
         )
-    fp8 = "fnuz" if context.arch == "gfx942" else "ocp"
+    fp8 = _fp8_of(context)
     per_lane = size * depth * blocks // 64
     take_left, bits, element = _PLAIN[left_type]
     take_right = _PLAIN[right_type][0]
@@ -106,26 +111,33 @@ def _emit_plain(context, result, size, depth, blocks, left_type, right_type) -> 
     context.emit(f"{helper}({destination}, {left}, {right}, {third}, {constant});")
 
 
-def _emit_sparse(context: Context, take: str) -> None:
-    """D += A * B, 16 x 16 x 32, where A holds two of every four k and a register says which."""
+def _emit_sparse(context: Context, size: int, depth: int, left_type: str, right_type: str) -> None:
+    """D += A * B, where A holds two of every four k and a register says which."""
     decoded = context.instruction.decoded
     if decoded.cbsz:
         raise context.instruction.unsupported("a shared index set of a sparse matrix operand (cbsz)")
+    fp8 = _fp8_of(context)
+    take_left, bits, element = _PLAIN[left_type]
+    take_right = _PLAIN[right_type][0]
+    kept, outputs = size * depth // 128, size * size // 64
+    sets = 16 // kept
     context.step = "STEP_MATRIX"
-    context.step_immediate = 16
-    context.emit(f"w->counters.matrix_operations += {2 * 16 * 16 * 32};")
+    context.step_immediate = size
+    context.emit(f"w->counters.matrix_operations += {2 * size * size * depth};")
     acc_a, acc_b, acc_d = _acc_bits(context)
-    left = _operand(context, decoded.src0.offset, 2, acc_a)
-    right = _operand(context, decoded.src1.offset, 4, acc_b)
+    left = _operand(context, decoded.src0.offset, kept * bits // 32, acc_a)
+    right = _operand(context, decoded.src1.offset, 2 * kept * bits // 32, acc_b)
     index = _operand(context, decoded.src2.offset, 1, False)
-    third = _operand(context, FIRST_VGPR + decoded.vdst.offset % FIRST_VGPR, 4, acc_d)
-    destination = context.vector_destination(decoded.vdst.offset, 4, acc_d)
+    third = _operand(context, FIRST_VGPR + decoded.vdst.offset % FIRST_VGPR, outputs, acc_d)
+    destination = context.vector_destination(decoded.vdst.offset, outputs, acc_d)
+    multiply = "multiply_f32" if element == "float" else "multiply_i8"
     helper = context.helper(
         context.instruction.name,
         "uint32_t *d, const uint32_t *a, const uint32_t *b, const uint32_t *c, const uint32_t *index, int set",
-        f"    SMFMAC_BODY({take}, d, a, b, c, index, set);",
+        f"    SMFMAC_BODY({element}, {take_left.format(fp8)}, {take_right.format(fp8)}, {multiply}, {size}, {depth}, "
+        f"{kept}, d, a, b, c, index, set);",
     )
-    context.emit(f"{helper}({destination}, {left}, {right}, {third}, {index}, {decoded.abid});")
+    context.emit(f"{helper}({destination}, {left}, {right}, {third}, {index}, {decoded.abid % sets});")
 
 
 def _emit_f64(context: Context, size: int) -> None:

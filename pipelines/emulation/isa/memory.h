@@ -4,6 +4,7 @@
 
 #include "lanes.h"
 #include "lds_checks.h"
+#include "scratch.h"
 
 /* How a loaded value fills its registers. */
 enum Fill { FILL_WHOLE, FILL_U8, FILL_I8, FILL_U16, FILL_I16, FILL_LOW, FILL_HIGH };
@@ -68,30 +69,29 @@ INLINE int global_allowed(struct Wave *w, uint64_t address, int bytes, int is_st
     return 1;
 }
 
-/* Scratch of one lane, or NULL (and a fault) outside its frame. */
-HELPER uint8_t *scratch_outside(struct Wave *w, int lane, uint64_t at)
-{
-    fault(w, "scratch access beyond the private segment of the work-item", lane, at);
-    return NULL;
-}
-INLINE uint8_t *scratch_at(struct Wave *w, uint64_t offset, int bytes, int lane, uint64_t at)
-{
-    if (offset + (uint64_t)bytes > w->scratch_bytes_per_lane)
-        return scratch_outside(w, lane, at);
-    return w->scratch + (uint64_t)lane * w->scratch_bytes_per_lane + offset;
-}
-/* A flat address that is not global: LDS or scratch.  NULL is out of range. */
-HELPER uint8_t *aperture_at(struct Wave *w, uint64_t address, int bytes, int is_store, int lane, uint64_t at)
+enum Use { USE_LOAD, USE_STORE, USE_ATOMIC };
+
+/* A flat address that is not global: LDS or scratch.  NULL is a fault.  `data`: the lane's registers. */
+HELPER uint8_t *aperture_at(struct Wave *w, uint64_t address, int bytes, enum Use use, const uint32_t *data,
+                            int lane, uint64_t at)
 {
     uint64_t offset = (uint32_t)address;
-    if (address >> 32 == PRIVATE_APERTURE >> 32)
-        return scratch_at(w, offset, bytes, lane, at);
+    if (address >> 32 == PRIVATE_APERTURE >> 32) {
+        uint8_t *place = scratch_at(w, offset, bytes, lane, at);
+        if (!place || (use != USE_STORE && !scratch_read_allowed(w, place, bytes, lane, data, 0, at)))
+            return NULL;
+        if (use != USE_LOAD)
+            scratch_written(w, place, bytes, lane, data);
+        return place;
+    }
     if (offset + (uint64_t)bytes > w->workgroup->lds_size) {
         fault(w, "flat access beyond the LDS of the workgroup", lane, at);
         return NULL;
     }
-    if (is_store ? !lds_write_allowed(w, offset, bytes, lane, NULL, LDS_WRITTEN, at)
-                 : !lds_read_allowed(w, offset, bytes, lane, NULL, at))
+    int how = use == USE_ATOMIC ? LDS_ATOMICALLY : LDS_WRITTEN;
+    (void)how;
+    if (use == USE_LOAD ? !lds_read_allowed(w, offset, bytes, lane, data, at)
+                        : !lds_write_allowed(w, offset, bytes, lane, data, how, at))
         return NULL;
     return w->workgroup->lds + offset;
 }
@@ -99,12 +99,12 @@ INLINE int is_aperture(uint64_t address)
 {
     return address >> 32 == SHARED_APERTURE >> 32 || address >> 32 == PRIVATE_APERTURE >> 32;
 }
-INLINE uint8_t *place(struct Wave *w, uint64_t address, int bytes, int is_store, int lane, int flat,
-                      uint64_t at)
+INLINE uint8_t *place(struct Wave *w, uint64_t address, int bytes, enum Use use, const uint32_t *data, int lane,
+                      int flat, uint64_t at)
 {
     if (flat && is_aperture(address))
-        return aperture_at(w, address, bytes, is_store, lane, at);
-    return global_allowed(w, address, bytes, is_store, lane, at) ? (uint8_t *)(uintptr_t)address : NULL;
+        return aperture_at(w, address, bytes, use, data, lane, at);
+    return global_allowed(w, address, bytes, use != USE_LOAD, lane, at) ? (uint8_t *)(uintptr_t)address : NULL;
 }
 
 /* Address forms: 64-bit lanes, or a scalar base with 32-bit lanes. */
@@ -119,48 +119,46 @@ HELPER void addresses_32(uint64_t *to, uint64_t base, const uint32_t *lanes, int
         to[l] = base + lanes[l] + (uint64_t)offset;
 }
 
-INLINE void load_lanes(struct Wave *w, uint32_t *d, const uint64_t *addresses, struct Shape shape, int flat,
-                       uint64_t at)
+INLINE void move_lane(uint8_t *place, uint32_t *data, int l, struct Shape shape, enum Use use)
+{
+    if (use == USE_LOAD)
+        put_lane(data, l, place, shape);
+    else
+        take_lane(place, data, l, shape);
+}
+INLINE void count_bytes(struct Wave *w, enum Use use, uint64_t bytes)
+{
+    *(use == USE_LOAD ? &w->counters.bytes_loaded : &w->counters.bytes_stored) += bytes;
+    w->memory_changes += use != USE_LOAD;
+}
+INLINE void global_lanes(struct Wave *w, uint32_t *data, const uint64_t *addresses, struct Shape shape,
+                         enum Use use, int flat, uint64_t at)
 {
     uint64_t exec = exec_of(w);
     for (uint64_t left = exec; left; left &= left - 1) {
         int l = __builtin_ctzll(left);
-        uint8_t *from = place(w, addresses[l], shape.bytes, 0, l, flat, at);
-        if (!from)
+        uint8_t *memory = place(w, addresses[l], shape.bytes, use, data, l, flat, at);
+        if (!memory)
             return;
-        put_lane(d, l, from, shape);
+        move_lane(memory, data, l, shape, use);
     }
-    w->counters.bytes_loaded += (uint64_t)__builtin_popcountll(exec) * (uint64_t)shape.bytes;
+    count_bytes(w, use, (uint64_t)__builtin_popcountll(exec) * (uint64_t)shape.bytes);
 }
-INLINE void store_lanes(struct Wave *w, const uint32_t *s, const uint64_t *addresses, struct Shape shape,
-                        int flat,
-                        uint64_t at)
-{
-    uint64_t exec = exec_of(w);
-    for (uint64_t left = exec; left; left &= left - 1) {
-        int l = __builtin_ctzll(left);
-        uint8_t *to = place(w, addresses[l], shape.bytes, 1, l, flat, at);
-        if (!to)
-            return;
-        take_lane(to, s, l, shape);
-    }
-    w->counters.bytes_stored += (uint64_t)__builtin_popcountll(exec) * (uint64_t)shape.bytes;
-}
-/* Scratch: one 32-bit offset per lane. */
+/* Scratch: one 32-bit offset per lane, or the same one for all (`lanes` NULL). */
 INLINE void scratch_lanes(struct Wave *w, uint32_t *data, const uint32_t *lanes, uint32_t base,
-                          int32_t offset,
-                          struct Shape shape, int is_store, uint64_t at)
+                          int32_t offset, struct Shape shape, enum Use use, uint64_t at)
 {
+    int spill = use == USE_LOAD && !lanes && scratch_is_spill(w, base + (uint32_t)offset, shape.bytes);
+    (void)spill;
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
         int l = __builtin_ctzll(left);
         uint32_t from = base + (lanes ? lanes[l] : 0) + (uint32_t)offset;
-        uint8_t *place = scratch_at(w, from, shape.bytes, l, at);
-        if (!place)
+        uint8_t *memory = scratch_at(w, from, shape.bytes, l, at);
+        if (!memory || (use == USE_LOAD && !scratch_read_allowed(w, memory, shape.bytes, l, data, spill, at)))
             return;
-        if (is_store)
-            take_lane(place, data, l, shape);
-        else
-            put_lane(data, l, place, shape);
+        if (use == USE_STORE)
+            scratch_written(w, memory, shape.bytes, l, data);
+        move_lane(memory, data, l, shape, use);
     }
 }
 
@@ -194,54 +192,40 @@ INLINE int buffer_inside(struct Buffer buffer, uint64_t offset, uint32_t scalar)
 {
     return offset + scalar < buffer.bytes;
 }
-/* Loads give 0 for each 32-bit component out of range, stores drop it. */
-INLINE int buffer_fetch(struct Wave *w, uint8_t *to, struct Buffer buffer, uint64_t offset, uint32_t scalar,
-                        int bytes,
-                        int lane, uint64_t at)
+/* Between memory and `data`, by 32-bit components: out of range, loads give 0 and stores are dropped.  The
+ * bytes that were in range; -1 after a fault. */
+INLINE int buffer_exchange(struct Wave *w, uint8_t *data, struct Buffer buffer, uint64_t offset,
+                           uint32_t scalar, int bytes, enum Use use, int lane, uint64_t at)
 {
     uint64_t address = buffer.base + offset + scalar;
     int step = bytes < 4 ? bytes : 4, inside = 0;
     for (int part = 0; part < bytes; part += step) {
-        if (!buffer_inside(buffer, offset + (uint64_t)part, scalar))
-            memset(to + part, 0, (size_t)step);
-        else if (!global_allowed(w, address + (uint64_t)part, step, 0, lane, at))
+        if (!buffer_inside(buffer, offset + (uint64_t)part, scalar)) {
+            memset(data + part, 0, (size_t)step);
+            continue;
+        }
+        uint8_t *memory = (uint8_t *)(uintptr_t)address + part;
+        if (!global_allowed(w, address + (uint64_t)part, step, use != USE_LOAD, lane, at))
             return -1;
-        else
-            memcpy(to + part, (const uint8_t *)(uintptr_t)address + part, (size_t)step), inside += step;
+        memcpy(use == USE_LOAD ? data + part : memory, use == USE_LOAD ? memory : data + part, (size_t)step);
+        inside += step;
     }
     return inside;
 }
-INLINE void buffer_load(struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets,
-                        uint32_t scalar,
-                        struct Shape shape, uint64_t at)
+INLINE void buffer_lanes(struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets,
+                         uint32_t scalar, struct Shape shape, enum Use use, uint64_t at)
 {
     for (uint64_t left = exec_of(w); left; left &= left - 1) {
         int l = __builtin_ctzll(left);
         uint8_t data[16];
-        int inside = buffer_fetch(w, data, buffer, offsets[l], scalar, shape.bytes, l, at);
+        if (use == USE_STORE)
+            take_lane(data, d, l, shape);
+        int inside = buffer_exchange(w, data, buffer, offsets[l], scalar, shape.bytes, use, l, at);
         if (inside < 0)
             return;
-        put_lane(d, l, data, shape);
-        w->counters.bytes_loaded += (uint64_t)inside;
-    }
-}
-INLINE void buffer_store(struct Wave *w, const uint32_t *s, struct Buffer buffer, const uint64_t *offsets,
-                         uint32_t scalar, struct Shape shape, uint64_t at)
-{
-    int step = shape.bytes < 4 ? shape.bytes : 4;
-    for (uint64_t left = exec_of(w); left; left &= left - 1) {
-        int l = __builtin_ctzll(left);
-        uint8_t data[16];
-        take_lane(data, s, l, shape);
-        for (int part = 0; part < shape.bytes; part += step) {
-            uint64_t address = buffer.base + offsets[l] + scalar + (uint64_t)part;
-            if (!buffer_inside(buffer, offsets[l] + (uint64_t)part, scalar))
-                continue;
-            if (!global_allowed(w, address, step, 1, l, at))
-                return;
-            memcpy((uint8_t *)(uintptr_t)address, data + part, (size_t)step);
-            w->counters.bytes_stored += (uint64_t)step;
-        }
+        if (use == USE_LOAD)
+            put_lane(d, l, data, shape);
+        count_bytes(w, use, (uint64_t)inside);
     }
 }
 

@@ -1,4 +1,6 @@
-"""Machine code as a control-flow graph: which instructions a kernel can reach and where it can jump."""
+"""Machine code as a control-flow graph: which instructions a kernel can reach and where it can jump.
+
+An address is a byte offset into the code: where the code lies in memory is known only when it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ class UnsupportedInstruction(PredecodeError):
         words = " ".join(
             f"{int.from_bytes(encoding[i : i + 4], 'little'):08x}" for i in range(0, len(encoding), 4)
         )
-        super().__init__(f"the emulated device cannot run {name} ({words}) at 0x{address:x}: {why}")
+        super().__init__(f"the emulated device cannot run {name} ({words}) at code+0x{address:x}: {why}")
         self.name, self.address = name, address
 
 
@@ -72,13 +74,21 @@ _CONDITIONAL = (
     "S_CBRANCH_EXECZ",
     "S_CBRANCH_EXECNZ",
 )
-_YIELDING = ("S_BARRIER", "S_SLEEP", "S_SETHALT")
+_YIELDING = ("S_BARRIER", "S_SLEEP")
+ENDING = ("S_ENDPGM", "S_BRANCH", "S_SETPC_B64", "S_TRAP")
+"""Instructions behind which a wave does not go on."""
 
 
 def branch_target(instruction: Instruction) -> int:
     """The target of s_branch, s_cbranch_* or s_call_b64."""
     offset = instruction.decoded.simm16
     return instruction.next_address + 4 * (offset - 0x10000 if offset & 0x8000 else offset)
+
+
+def is_backward_branch(instruction: Instruction) -> bool:
+    """A branch that closes a loop: where a wave that spins without s_sleep lets others run."""
+    name = instruction.name
+    return (name in _CONDITIONAL or name == "S_BRANCH") and branch_target(instruction) <= instruction.address
 
 
 @dataclass
@@ -93,18 +103,16 @@ class Program:
         return any(i.name in ("S_SETPC_B64", "S_SWAPPC_B64") for i in self.instructions.values())
 
 
-def _decode(code: bytes, base_address: int, address: int) -> Instruction:
-    offset = address - base_address
-    if not 0 <= offset <= len(code) - 4:
+def _decode(code: bytes, address: int) -> Instruction:
+    if not 0 <= address <= len(code) - 4:
         raise PredecodeError(
-            f"the kernel's control flow leaves its code: 0x{address:x} is outside "
-            f"[0x{base_address:x}, 0x{base_address + len(code):x}); the code object is damaged or a jump "
-            f"is not understood"
+            f"the kernel's control flow leaves its code: code{address:+#x} is outside the {len(code):#x} bytes of "
+            f"code; the code object is damaged or a jump is not understood"
         )
     # Only the scaled matrix instructions are longer than 8 bytes; the decoder would take others for one of
     # them.
-    first_word = int.from_bytes(code[offset : offset + 4], "little")
-    window = code[offset : offset + (16 if first_word >> 16 == _LOAD_SCALE else 8)]
+    first_word = int.from_bytes(code[address : address + 4], "little")
+    window = code[address : address + (16 if first_word >> 16 == _LOAD_SCALE else 8)]
     try:
         decoded = decode_inst(window, "cdna")
         name = decoded.op.name.removesuffix("_E32").removesuffix("_E64")
@@ -140,7 +148,7 @@ def _computed_targets(instructions: dict[int, Instruction]) -> set[int]:
     return targets
 
 
-def read_program(code: bytes, base_address: int, entry: int) -> Program:
+def read_program(code: bytes, entry: int) -> Program:
     """Follow the control flow from `entry` (an address).  Callees are found through s_getpc_b64
     arithmetic."""
     program = Program(leaders={entry})
@@ -149,7 +157,7 @@ def read_program(code: bytes, base_address: int, entry: int) -> Program:
         while work:
             address = work.pop()
             while address not in program.instructions:
-                instruction = _decode(code, base_address, address)
+                instruction = _decode(code, address)
                 program.instructions[address] = instruction
                 name = instruction.name
                 if name in _CONDITIONAL or name in ("S_BRANCH", "S_CALL_B64"):
@@ -160,11 +168,11 @@ def read_program(code: bytes, base_address: int, entry: int) -> Program:
                     program.dynamic_targets.add(instruction.next_address)
                 if name in _CONDITIONAL or name in _YIELDING or name in ("S_SWAPPC_B64", "S_CALL_B64"):
                     program.leaders.add(instruction.next_address)
-                if name in ("S_ENDPGM", "S_BRANCH", "S_SETPC_B64"):
+                if name in ENDING:
                     break
                 address = instruction.next_address
         for target in _computed_targets(program.instructions):
-            inside = base_address <= target < base_address + len(code) and target % 4 == 0
+            inside = target < len(code) and target % 4 == 0
             if inside and target not in program.dynamic_targets:
                 program.dynamic_targets.add(target)
                 work.append(target)

@@ -18,6 +18,8 @@
 #include "small_floats.h"
 #include "transcendentals.h"
 
+enum { TURNS_BETWEEN_YIELDS = 1 << 14 };
+
 INLINE uint32_t whole_quads_32(uint32_t a)
 {
     uint32_t any = a | a >> 1;
@@ -54,6 +56,18 @@ INLINE uint64_t wave_clock(const struct Wave *w)
 {
     const struct WaveCounters *c = &w->counters;
     return c->salu + c->smem + c->valu + c->mfma + c->lds + c->vmem + c->branch + c->other;
+}
+
+struct InstructionText {
+    uint32_t code_offset;
+    const char *text;
+};
+INLINE const char *text_at(const struct InstructionText *texts, int count, uint64_t code_offset)
+{
+    for (int i = 0; i < count; i++)
+        if (texts[i].code_offset == code_offset)
+            return texts[i].text;
+    return NULL;
 }
 
 /* Run a wave with its own floating-point mode and EXEC, and put the host's mode back. */

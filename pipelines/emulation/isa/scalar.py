@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .context import SCC_REGISTER, VCC, Access, Context
-from .program import branch_target
+from .program import branch_target, is_backward_branch
 from .scalar_table import EXEC_OPERATIONS, SCALAR_OPERATIONS
 
 _C_TYPES = {"u32": "uint32_t", "i32": "int32_t", "u64": "uint64_t", "i64": "int64_t"}
@@ -77,7 +77,9 @@ def emit_scalar_operation(context: Context) -> bool:
     if operation.condition:
         context.write_condition(operation.condition)
     context.emit("}")
-    if instruction.name in ("S_MOV_B64", "S_CSELECT_B64", "S_LSHL_B64"):
+    if instruction.name in ("S_MOV_B64", "S_CSELECT_B64"):
+        context.split_by_word()
+    elif instruction.name == "S_LSHL_B64":
         context.split_low_from_low()
     return True
 
@@ -113,38 +115,56 @@ def emit_control(context: Context) -> bool:
     if name == "S_ENDPGM":
         context.emit("strict_end(w); return WAVE_ENDED;" if context.strict else "return WAVE_ENDED;")
     elif name == "S_BRANCH":
-        context.emit(f"goto L_{branch_target(instruction):x};")
+        _emit_branch(context, "")
     elif name in _BRANCHES:
         with context.needing("NEED_CONDITION"):
             if "SCC" in name:
                 context.read(SCC_REGISTER, 1)
             elif "VCC" in name:
                 context.read(VCC, 2)
-        context.emit(f"if ({_BRANCHES[name]}) goto L_{branch_target(instruction):x};")
-    elif name in ("S_BARRIER", "S_SLEEP", "S_SETHALT"):
+        _emit_branch(context, f"if ({_BRANCHES[name]}) ")
+    elif name in ("S_BARRIER", "S_SLEEP"):
         context.step = "STEP_BARRIER" if name == "S_BARRIER" else context.step
         status = "WAVE_BARRIER" if name == "S_BARRIER" else "WAVE_YIELDED"
-        context.emit(f"w->resume = {instruction.next_address - context.base_address:#x}u; return {status};")
+        context.emit(f"w->resume = {context.resume_number(instruction.next_address)}; return {status};")
     elif name == "S_GETPC_B64":
-        context.write_scalar(decoded.sdst.offset, f"{instruction.next_address:#x}ull", True)
+        context.write_scalar(decoded.sdst.offset, context.run_time_address(instruction.next_address), True)
     elif name in ("S_SETPC_B64", "S_SWAPPC_B64"):
         context.emit(f"jump = {context.scalar(decoded.ssrc0.offset, 'u64')};")
         if name == "S_SWAPPC_B64":
-            context.write_scalar(decoded.sdst.offset, f"{instruction.next_address:#x}ull", True)
+            context.write_scalar(decoded.sdst.offset, context.run_time_address(instruction.next_address), True)
         context.emit(f"jump_from = {instruction.address:#x}ull; goto dispatch;")
     elif name == "S_CALL_B64":
-        context.write_scalar(decoded.sdst.offset, f"{instruction.next_address:#x}ull", True)
+        context.write_scalar(decoded.sdst.offset, context.run_time_address(instruction.next_address), True)
         context.emit(f"goto L_{branch_target(instruction):x};")
     elif name == "S_TRAP":
-        context.emit(
-            f'fault(w, "s_trap {decoded.simm16} (the kernel gave up: assertion or abort)", -1, '
-            f"{instruction.address:#x}ull); return WAVE_FAULTED;"
-        )
+        _emit_end_of_kernel(context, f"s_trap {decoded.simm16}: the kernel gave up (assertion or abort)")
+    elif name == "S_SETHALT":
+        if decoded.simm16 & 1:
+            _emit_end_of_kernel(context, "s_sethalt: the wave stops for ever (the kernel gave up)")
     elif name in ("S_GETREG_B32", "S_SETREG_B32", "S_SETREG_IMM32_B32"):
         _emit_hardware_register(context)
     else:
         return False
     return True
+
+
+def _emit_branch(context: Context, condition: str) -> None:
+    """Loops yield every TURNS_BETWEEN_YIELDS turns, so that a wave that spins without s_sleep holds up no other."""
+    target = branch_target(context.instruction)
+    if not is_backward_branch(context.instruction):
+        context.emit(f"{condition}goto L_{target:x};")
+        return
+    context.emit(f"{condition}{{")
+    context.emit(f"    if (++w->turns % TURNS_BETWEEN_YIELDS) goto L_{target:x};")
+    context.emit(f"    w->resume = {context.resume_number(target)}; return WAVE_YIELDED;")
+    context.emit("}")
+
+
+def _emit_end_of_kernel(context: Context, message: str) -> None:
+    """A fault, blamed on the first lane that is on."""
+    address = context.instruction.address
+    context.emit(f'fault(w, "{message}", first_lane(w), {address:#x}ull); return WAVE_FAULTED;')
 
 
 def _emit_hardware_register(context: Context) -> None:

@@ -8,7 +8,15 @@ from .context import Context
 from .local_memory import emit_local_memory
 from .matrix import emit_matrix
 from .packed import emit_packed
-from .program import Instruction, Program, UnsupportedInstruction, read_program
+from .program import (
+    ENDING,
+    Instruction,
+    Program,
+    UnsupportedInstruction,
+    branch_target,
+    is_backward_branch,
+    read_program,
+)
 from .scalar import emit_control, emit_exec_operation, emit_scalar_memory, emit_scalar_operation
 from .special import emit_special
 from .vector import emit_vector_operation
@@ -81,9 +89,9 @@ def _blocks(program: Program) -> list[list[Instruction]]:
     return blocks
 
 
-def _emit_body(context: Context, program: Program) -> list[int]:
+def _emit_body(context: Context, program: Program) -> set[int]:
     """Fill context.lines; return the addresses at which a wave can resume."""
-    resumes = []
+    resumes = set()
     for block in _blocks(program):
         if block[0].address in program.leaders:
             context.lines.append(f"L_{block[0].address:x}:;")
@@ -94,14 +102,12 @@ def _emit_body(context: Context, program: Program) -> list[int]:
             if not _emit_instruction(context):
                 raise instruction.unsupported()
             context.finish()
-            if instruction.name in ("S_BARRIER", "S_SLEEP", "S_SETHALT"):
-                resumes.append(instruction.next_address)
+            if instruction.name in ("S_BARRIER", "S_SLEEP"):
+                resumes.add(instruction.next_address)
+            elif is_backward_branch(instruction):
+                resumes.add(branch_target(instruction))
         last = block[-1]
-        if last.next_address not in program.instructions and last.name not in (
-            "S_ENDPGM",
-            "S_BRANCH",
-            "S_SETPC_B64",
-        ):
+        if last.next_address not in program.instructions and last.name not in ENDING:
             raise last.unsupported("control flow runs past it into bytes that are not code")
     return resumes
 
@@ -112,7 +118,7 @@ def _dispatch(program: Program) -> list[str]:
     cases = [f"    case {target:#x}ull: goto L_{target:x};" for target in sorted(program.dynamic_targets)]
     return [
         "dispatch:",
-        "    switch (jump) {",
+        "    switch (jump - w->code_address) {",
         *cases,
         "    default:",
         '        fault(w, "jump to an address that was not found in the code", -1, jump_from);',
@@ -122,36 +128,30 @@ def _dispatch(program: Program) -> list[str]:
 
 
 def _text_function(program: Program, symbol: str) -> str:
-    cases = "\n".join(
-        f'    case {address:#x}ull: return "{instruction.text()}";'
-        for address, instruction in sorted(program.instructions.items())
-    )
+    instructions = sorted(program.instructions.items())
+    entries = "\n".join(f'    {{{address:#x}, "{instruction.text()}"}},' for address, instruction in instructions)
     return (
-        f"EXPORT const char *{symbol}_text(uint64_t address)\n{{\n    switch (address) {{\n{cases}\n"
-        f"    default: return NULL;\n    }}\n}}"
+        f"static const struct InstructionText texts[] = {{\n{entries}\n}};\n\n"
+        f"EXPORT const char *{symbol}_text(uint64_t code_offset)\n{{\n"
+        f"    return text_at(texts, {len(program.instructions)}, code_offset);\n}}"
     )
 
 
-def translate_kernel(
-    code: bytes, base_address: int, entry_offset: int, name: str, arch: str, strict: bool
-) -> str:
-    """C source defining `int <mangled_name(name)>(struct Wave *)` and `const char
-    *<mangled_name(name)>_text(uint64_t)`.
+def translate_kernel(code: bytes, entry: int, name: str, arch: str, strict: bool) -> str:
+    """C source defining `int NAME(struct Wave *)` and `const char *NAME_text(uint64_t)`, NAME being mangled_name(name).
 
-    `code` is the text section, loaded at `base_address`; the kernel begins `entry_offset` bytes into it.
-    `strict` adds
-    the checks of strict mode.  Raises UnsupportedInstruction for an instruction that is not covered, and
-    PredecodeError
-    for code that cannot be followed."""
+    `code` is the text section; the kernel begins `entry` bytes into it.  The C does not depend on where the code
+    is loaded.  `strict` adds the checks of strict mode.  Raises UnsupportedInstruction for an instruction that is
+    not covered, and PredecodeError for code that cannot be followed."""
     if arch not in _FP8:
         raise ValueError(f"arch must be one of {sorted(_FP8)}, not {arch!r}")
-    program = read_program(code, base_address, base_address + entry_offset)
-    context = Context(arch=arch, base_address=base_address, strict=strict)
+    program = read_program(code, entry)
+    context = Context(arch=arch, strict=strict)
     resumes = _emit_body(context, program)
     symbol = mangled_name(name)
     fp8 = _FP8[arch]
     resume_cases = "\n".join(
-        f"    case {address - base_address:#x}u: goto L_{address:x};" for address in resumes
+        f"    case {context.resume_number(address)}: goto L_{address:x};" for address in sorted(resumes)
     )
     lines = [
         f"/* {name} for {arch} */",
@@ -166,7 +166,7 @@ def translate_kernel(
         context.helper_source(),
         context.step_table(),
         "",
-        "static int run_wave(struct Wave *w)",
+        f"static {'UNOPTIMIZED ' if strict else ''}int run_wave(struct Wave *w)",
         "{",
         "    uint64_t jump = 0, jump_from = 0;",
         "    (void)jump, (void)jump_from;",
@@ -176,7 +176,7 @@ def translate_kernel(
         resume_cases,
         '    default: fault(w, "resumed at an unknown place", -1, 0); return WAVE_FAULTED;',
         "    }",
-        f"    goto L_{base_address + entry_offset:x};",
+        f"    goto L_{entry:x};",
         *context.lines,
         *_dispatch(program),
         "}",

@@ -8,7 +8,7 @@ from .vector_table import LANE_OPERATIONS, LaneOperation
 
 # 64-bit results whose low word does not depend on the high words of the operands: compilers leave those
 # undefined.
-_LOW_FROM_LOW = ("V_MOV_B64", "V_MAD_U64_U32", "V_MAD_I64_I32", "V_LSHL_ADD_U64", "V_LSHLREV_B64")
+_LOW_FROM_LOW = ("V_MAD_U64_U32", "V_MAD_I64_I32", "V_LSHL_ADD_U64", "V_LSHLREV_B64")
 
 
 def _read_source(context: Context, code: int, kind: str) -> Source:
@@ -158,6 +158,8 @@ def emit_vector_operation(context: Context) -> bool:
         _emit_result(context, helper, destination, mask, arguments, operation, sdwa)
         if operation.name in _LOW_FROM_LOW:
             context.split_low_from_low()
+        elif operation.name == "V_MOV_B64":
+            context.split_by_word()
     context.emit("}")
     return True
 

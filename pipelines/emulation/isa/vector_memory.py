@@ -68,6 +68,10 @@ def atomic_of(suffix: str) -> tuple[str, int] | None:
     return (f"{stem}_{bits}", bits) if stem in known else None
 
 
+def _use(is_store: bool) -> str:
+    return "USE_STORE" if is_store else "USE_LOAD"
+
+
 def _signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) & 1 else value
 
@@ -136,11 +140,10 @@ def _emit_load_or_store(context, segment, kind, suffix, accumulator) -> bool:
         accumulator,
     )
     flat = int(segment == "FLAT")
-    function = "store_lanes" if is_store else "load_lanes"
     helper = context.helper(
         context.instruction.name,
         "struct Wave *w, uint32_t *data, const uint64_t *addresses, uint64_t at",
-        f"    {function}(w, data, addresses, {shape_source(shape)}, {flat}, at);",
+        f"    global_lanes(w, data, addresses, {shape_source(shape)}, {_use(is_store)}, {flat}, at);",
     )
     context.emit(f"    {helper}(w, {data}, at, {context.instruction.address:#x}ull);")
     return True
@@ -161,7 +164,7 @@ def _emit_scratch(context, kind, suffix, accumulator) -> bool:
     helper = context.helper(
         context.instruction.name,
         "struct Wave *w, uint32_t *data, const uint32_t *lanes, uint32_t base, int32_t offset, uint64_t at",
-        f"    scratch_lanes(w, data, lanes, base, offset, {shape_source(shape)}, {int(is_store)}, at);",
+        f"    scratch_lanes(w, data, lanes, base, offset, {shape_source(shape)}, {_use(is_store)}, at);",
     )
     context.emit(
         f"    {helper}(w, {data}, {lanes}, {base}, {_signed(decoded.offset, 13)}, "
@@ -278,11 +281,10 @@ def emit_buffer(context: Context) -> bool:
     else:
         is_store = kind == "STORE"
         data = _data(context, decoded.vdata.offset, max(1, shape[0] // 4), is_store, accumulator)
-        function = "buffer_store" if is_store else "buffer_load"
         helper = context.helper(
             name,
             parameters + "uint64_t at",
-            f"    {function}(w, d, buffer, offsets, scalar, {shape_source(shape)}, at);",
+            f"    buffer_lanes(w, d, buffer, offsets, scalar, {shape_source(shape)}, {_use(is_store)}, at);",
         )
         context.emit(f"    {helper}(w, {data}, buffer, at, {scalar}, {at});")
     context.emit("}")

@@ -261,12 +261,26 @@ V_CVT_SCALEF32_PK_FP8_F32 keep16:u16(f32,f32,u32,mode) TO_FP8(unscale(a, c), e &
   TO_FP8(unscale(b, c), e & FP16_OVFL) << 8
 V_CVT_SCALEF32_PK_BF8_F32 keep16:u16(f32,f32,u32,mode) TO_BF8(unscale(a, c), e & FP16_OVFL) |
   TO_BF8(unscale(b, c), e & FP16_OVFL) << 8
+V_CVT_SCALEF32_PK_FP8_F16 keep16:u16(u32,u32,mode) TO_FP8(unscale(as_f16(a), b), c & FP16_OVFL) |
+  TO_FP8(unscale(as_f16(a >> 16), b), c & FP16_OVFL) << 8
+V_CVT_SCALEF32_PK_BF8_F16 keep16:u16(u32,u32,mode) TO_BF8(unscale(as_f16(a), b), c & FP16_OVFL) |
+  TO_BF8(unscale(as_f16(a >> 16), b), c & FP16_OVFL) << 8
+V_CVT_SCALEF32_PK_FP8_BF16 keep16:u16(u32,u32,mode) TO_FP8(unscale(as_bf16(a & 65535), b), c & FP16_OVFL) |
+  TO_FP8(unscale(as_bf16(a >> 16), b), c & FP16_OVFL) << 8
+V_CVT_SCALEF32_PK_BF8_BF16 keep16:u16(u32,u32,mode) TO_BF8(unscale(as_bf16(a & 65535), b), c & FP16_OVFL) |
+  TO_BF8(unscale(as_bf16(a >> 16), b), c & FP16_OVFL) << 8
 V_CVT_SCALEF32_PK_F32_FP8 u64(u16,u32) pair_f32(rescale(FROM_FP8(a & 255), b), rescale(FROM_FP8(a >> 8), b))
 V_CVT_SCALEF32_PK_F32_BF8 u64(u16,u32) pair_f32(rescale(FROM_BF8(a & 255), b), rescale(FROM_BF8(a >> 8), b))
 V_CVT_SCALEF32_PK_F16_FP8 u32(u16,u32) bits_f16(rescale(FROM_FP8(a & 255), b)) | bits_f16(rescale(FROM_FP8(a
   >> 8), b)) << 16
 V_CVT_SCALEF32_PK_BF16_FP8 u32(u16,u32) bits_bf16(rescale(FROM_FP8(a & 255), b)) |
   bits_bf16(rescale(FROM_FP8(a >> 8), b)) << 16
+V_CVT_SCALEF32_PK_F16_BF8 u32(u16,u32) bits_f16(rescale(FROM_BF8(a & 255), b)) | bits_f16(rescale(FROM_BF8(a
+  >> 8), b)) << 16
+V_CVT_SCALEF32_PK_BF16_BF8 u32(u16,u32) bits_bf16(rescale(FROM_BF8(a & 255), b)) |
+  bits_bf16(rescale(FROM_BF8(a >> 8), b)) << 16
+V_CVT_SCALEF32_F16_FP8 keep16:f16(u32,u32,SELECT) rescale(FROM_FP8(a >> 8 * (SELECT & 3) & 255), b)
+V_CVT_SCALEF32_F16_BF8 keep16:f16(u32,u32,SELECT) rescale(FROM_BF8(a >> 8 * (SELECT & 3) & 255), b)
 V_CVT_SCALEF32_F32_FP8 f32(u32,u32,SELECT) rescale(FROM_FP8(a >> 8 * (SELECT & 3) & 255), b)
 V_CVT_SCALEF32_F32_BF8 f32(u32,u32,SELECT) rescale(FROM_BF8(a >> 8 * (SELECT & 3) & 255), b)
 V_CVT_SCALEF32_PK_F32_FP4 u64(u32,u32,SELECT) pair_f32(rescale(ocp_e2m1(a >> 8 * (SELECT & 3) & 15), b),
@@ -277,6 +291,10 @@ V_CVT_SCALEF32_PK_BF16_FP4 u32(u32,u32,SELECT) bits_bf16(rescale(ocp_e2m1(a >> 8
   bits_bf16(rescale(ocp_e2m1(a >> (8 * (SELECT & 3) + 4) & 15), b)) << 16
 V_CVT_SCALEF32_PK_FP4_F32 u32(f32,f32,u32,SELECT,D) replace_byte(d, SELECT >> 2, to_ocp_e2m1(unscale(a, c)) |
   to_ocp_e2m1(unscale(b, c)) << 4)
+V_CVT_SCALEF32_PK_FP4_F16 u32(u32,u32,SELECT,D) replace_byte(d, SELECT >> 2, to_ocp_e2m1(unscale(as_f16(a), b))
+  | to_ocp_e2m1(unscale(as_f16(a >> 16), b)) << 4)
+V_CVT_SCALEF32_PK_FP4_BF16 u32(u32,u32,SELECT,D) replace_byte(d, SELECT >> 2, to_ocp_e2m1(unscale(as_bf16(a &
+  65535), b)) | to_ocp_e2m1(unscale(as_bf16(a >> 16), b)) << 4)
 V_BITOP3_B32 u32(u32,u32,u32,TABLE) bitop3(a, b, c, TABLE)
 V_BITOP3_B16 keep16:u16(u16,u16,u16,TABLE) bitop3(a, b, c, TABLE)
 """

@@ -3,8 +3,8 @@
  * A translated kernel is one C function, `int NAME(struct Wave *wave)`; NAME is translate.mangled_name's.  It
  * runs the wave until the wave ends, waits or fails, and returns one of the WAVE_* codes below.  Called again
  * with the same wave, it resumes behind the instruction that made it return.  A second function, `const char
- * *NAME_text(uint64_t address)`, gives the text of the instruction at a code address (NULL when there is
- * none), for messages.
+ * *NAME_text(uint64_t code_offset)`, gives the text of the instruction that many bytes into the code (NULL
+ * when there is none), for messages.  Translated code knows instructions by that offset alone.
  *
  * This header is plain C and valid C++; it needs nothing but the fixed-width integers.  All sizes are in
  * bytes.
@@ -25,8 +25,8 @@
  *     DX10_CLAMP in bit 8, IEEE in bit 9, FP16_OVFL in bit 23.  Translated code works in round-to-nearest
  *     with denormals kept (float_mode 0xF0) or single-precision denormals flushed (0xC0, which IREE's
  *     attention uses); a wave with another mode faults.
- *   - index_in_workgroup, workgroup, scratch, scratch_bytes_per_lane.  Work-item i of the workgroup is
- *     lane i % 64 of wave i / 64.
+ *   - index_in_workgroup, workgroup, scratch, scratch_state, scratch_bytes_per_lane, code_address.
+ *     Work-item i of the workgroup is lane i % 64 of wave i / 64.
  */
 #ifndef PREDECODE_EMULATION_WAVE_H
 #define PREDECODE_EMULATION_WAVE_H
@@ -37,7 +37,7 @@
 enum {
     WAVE_ENDED = 0,   /* s_endpgm */
     WAVE_BARRIER = 1, /* waits for the other waves of its workgroup that have not ended */
-    WAVE_YIELDED = 2, /* s_sleep and the like: let other waves and workgroups run, then call again */
+    WAVE_YIELDED = 2, /* s_sleep, or a long loop: let other waves and workgroups run, then call again */
     WAVE_FAULTED = 3, /* a fault was given to `report` or to `check_global`; do not call again */
 };
 
@@ -97,11 +97,15 @@ struct Wave {
     uint32_t index_in_workgroup;
     uint32_t initialized_sgprs, initialized_vgprs;
     uint32_t faulted;
-    uint32_t unused;
+    uint32_t turns; /* backward branches taken: now and then one yields */
     struct Workgroup *workgroup;
     /* lane l owns scratch[l * scratch_bytes_per_lane ..]; at least 16 readable bytes must follow */
     uint8_t *scratch;
+    /* strict mode only, else NULL: what became of each byte of `scratch`, zeroed per workgroup */
+    uint8_t *scratch_state;
     uint64_t scratch_bytes_per_lane;
+    uint64_t code_address;   /* where the first byte of the code lies in device memory */
+    uint64_t memory_changes; /* stores and atomics that may have changed global memory: signs of progress */
     struct WaveCounters counters;
     struct WaveChecks checks;
 };
@@ -121,12 +125,12 @@ struct Workgroup {
      * before it is done (lane -1: scalar).  Returns 0 to let it pass; else the access is not done and the
      * wave ends as faulted, and the hook has kept its own message. */
     int (*check_global)(struct Workgroup *workgroup, uint64_t address, uint32_t bytes, int is_store, int lane,
-                        uint64_t instruction_address);
+                        uint64_t code_offset);
     /* Every other fault, in both modes (LDS, scratch, registers, waits, hazards, jumps).  `message` says
      * what is wrong in one line and lives only during the call; the launcher adds kernel, instruction text
      * and workgroup id. `lane` is -1 where no lane is to blame.  The wave then returns WAVE_FAULTED. */
     void (*report)(struct Workgroup *workgroup, struct Wave *wave, const char *message, int lane,
-                   uint64_t instruction_address);
+                   uint64_t code_offset);
 };
 
 #endif

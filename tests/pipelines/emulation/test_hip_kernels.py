@@ -267,6 +267,16 @@ KERNEL overwrites_early(const int *in, int *out) {
   out[X] = tile[255 - X];
 }
 KERNEL increments(const int *in, int *out) { out[X] = in[X] + 1; }
+KERNEL gives_up(const int *in, int *out) {
+  if (in[X] == 77) __builtin_trap();
+  out[X] = in[X];
+}
+KERNEL halts(const int *in, int *out) {
+  if (in[X] == 77)
+    for (;;) asm volatile("s_sethalt 5");
+  out[X] = in[X];
+}
+KERNEL only_gives_up(const int *in, int *out) { __builtin_trap(); }
 """
 
 
@@ -281,9 +291,12 @@ def _without_wait(assembly: str) -> str:
         ("reads_unwritten", None, ["`ds_read_b32", "never written"]),
         ("overwrites_early", None, ["`ds_read_b32", "no completed write and barrier between"]),
         ("increments", _without_wait, ["`v_add_u32", "before the s_waitcnt"]),
+        ("gives_up", None, ["wave 1, lane 13, `s_trap", "the kernel gave up"]),
+        ("halts", None, ["wave 1, lane 13, `s_sethalt", "the wave stops for ever"]),
+        ("only_gives_up", None, ["lane 0, `s_trap", "the kernel gave up"]),
     ],
 )
-def test_a_race_is_a_fault(tmp_path, arch, name, edit, messages):
+def test_a_race_or_an_abort_is_a_fault(tmp_path, arch, name, edit, messages):
     hip = Hip(arch, strict=True)
     function = hip.function(compile_hip(tmp_path, FAULTY, arch, edit), name)
     source, out = hip.upload(np.arange(256, dtype=np.int32)), hip.malloc(1024)

@@ -47,7 +47,7 @@ def launch(code, monkeypatch):
             "stand-in", source, (device_library.ISA_FOLDER / "wave.h").read_bytes()
         )
 
-        def build(parsed, address, is_strict):
+        def build(parsed, is_strict):
             return host_compiler.build_shared_object(
                 key, "kernels.so", lambda: {"stand_in.c": source}, device_library.ISA_FOLDER
             )

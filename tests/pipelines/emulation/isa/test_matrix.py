@@ -67,7 +67,7 @@ def _text(size, depth, blocks, left, right, accumulator="v") -> str:
     return f"{name} {accumulator}[{D}:{D + outputs - 1}], {operand[0]}, {operand[1]}, {third}"
 
 
-def _values(rng, kind, arch, shape):
+def exact_values(rng, kind, arch, shape):
     dtype = TYPES[kind][arch] if isinstance(TYPES[kind], dict) else TYPES[kind]
     if kind == "i8":
         return rng.integers(-128, 128, shape).astype(np.int8)
@@ -75,7 +75,7 @@ def _values(rng, kind, arch, shape):
     return (rng.integers(-8, 9, shape) / 4).astype(np.float32).astype(dtype)
 
 
-def _pack(group, register, lanes: np.ndarray) -> None:
+def pack(group, register, lanes: np.ndarray) -> None:
     """lanes [64, elements] of any type -> consecutive registers."""
     raw = np.ascontiguousarray(lanes).view(np.uint8).reshape(64, -1)
     raw = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 4)))
@@ -83,7 +83,7 @@ def _pack(group, register, lanes: np.ndarray) -> None:
         group.vgpr(register + i)[:] = word
 
 
-def _lane_operand(matrix: np.ndarray, size, depth, blocks) -> np.ndarray:
+def lane_operand(matrix: np.ndarray, size, depth, blocks) -> np.ndarray:
     """matrix [block, row, k] -> [64, depth per lane]: row and block from the lane's low part, k from its
     high part."""
     per_lane = size * depth * blocks // 64
@@ -94,7 +94,7 @@ def _lane_operand(matrix: np.ndarray, size, depth, blocks) -> np.ndarray:
     return np.array(lanes)
 
 
-def _place(size, register, lane) -> tuple[int, int, int]:
+def place_of(size, register, lane) -> tuple[int, int, int]:
     """(block, row, column) of an accumulator register in a lane."""
     if size == 4:
         return lane // 4, register, lane % 4
@@ -107,24 +107,24 @@ def _place(size, register, lane) -> tuple[int, int, int]:
 @pytest.mark.parametrize("arch,size,depth,blocks,left,right", CASES)
 def test_matrix_form(arch, size, depth, blocks, left, right):
     rng = np.random.default_rng(size * depth + blocks)
-    a = _values(rng, left, arch, (blocks, size, depth))
-    b = _values(rng, right, arch, (blocks, size, depth))  # [block, column, k]
+    a = exact_values(rng, left, arch, (blocks, size, depth))
+    b = exact_values(rng, right, arch, (blocks, size, depth))  # [block, column, k]
     number = np.int32 if left == "i8" else np.float32
     c = rng.integers(-50, 50, (blocks, size, size)).astype(number)
     group = make_group()
-    _pack(group, A, _lane_operand(a, size, depth, blocks))
-    _pack(group, B, _lane_operand(b, size, depth, blocks))
+    pack(group, A, lane_operand(a, size, depth, blocks))
+    pack(group, B, lane_operand(b, size, depth, blocks))
     outputs = size * size * blocks // 64
     for register in range(outputs):
         for lane in range(64):
-            group.vgpr(C + register)[lane] = c[_place(size, register, lane)].view(np.uint32)
+            group.vgpr(C + register)[lane] = c[place_of(size, register, lane)].view(np.uint32)
     group.run(kernel(_text(size, depth, blocks, left, right), arch))
     wide = np.int64 if left == "i8" else np.float64
     expected = (np.einsum("bik,bjk->bij", a.astype(wide), b.astype(wide)) + c).astype(number)
     for register in range(outputs):
         got = group.vgpr(D + register).view(number)
         for lane in range(64):
-            assert got[lane] == expected[_place(size, register, lane)], (register, lane)
+            assert got[lane] == expected[place_of(size, register, lane)], (register, lane)
     assert group.waves[0].counters.matrix_operations == 2 * size * size * depth * blocks
 
 
@@ -152,8 +152,8 @@ def test_f64(size):
 
     for base, matrix in ((A, a), (B, b)):
         lanes = [matrix[0 if size == 16 else lane // 4 % 4, lane % size, lane // 16] for lane in range(64)]
-        _pack(group, base, np.array(lanes)[:, None])
-    _pack(group, C, np.array([[c[place(r, lane)] for r in range(rows)] for lane in range(64)]))
+        pack(group, base, np.array(lanes)[:, None])
+    pack(group, C, np.array([[c[place(r, lane)] for r in range(rows)] for lane in range(64)]))
     block = "_4b" if size == 4 else ""
     n = 2 * rows
     group.run(kernel(f"v_mfma_f64_{size}x{size}x4{block}_f64 v[{D}:{D + n - 1}], v[0:1], v[16:17], v[{C}:{C + n - 1}]"))
@@ -218,5 +218,5 @@ def test_selected_formats(left, right, size, scaled):
     expected = matrices[0] @ matrices[1].T
     for register in range(n):
         for lane in range(64):
-            _, row, column = _place(size, register, lane)
+            _, row, column = place_of(size, register, lane)
             assert group.vgpr(D + register).view(np.float32)[lane] == expected[row, column]

@@ -194,7 +194,7 @@ def _same(kind: str, got: int, wanted: int) -> bool:
     return got == wanted
 
 
-# What the text says and this evaluator cannot: lambdas, tables, wave state.
+# What the text says and this evaluator cannot (nested functions, tables, wave state): test_bit_operations.py has them.
 NOT_EVALUATED = {
     "V_CVT_OFF_F32_I4",
     "V_PERM_B32",

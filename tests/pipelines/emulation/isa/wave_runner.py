@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from predecode.pipelines.emulation import module_loader
 from predecode.pipelines.emulation.host_compiler import build_shared_object, content_key
 from predecode.pipelines.emulation.isa import translate
 
@@ -81,6 +82,7 @@ class Wave(ctypes.Structure):
         ("scratch", ctypes.c_void_p),
         ("scratch_state", ctypes.c_void_p),
         ("scratch_bytes_per_lane", ctypes.c_uint64),
+        ("code_address", ctypes.c_uint64),
         ("memory_changes", ctypes.c_uint64),
         ("counters", Counters),
         ("checks", Checks),
@@ -183,7 +185,7 @@ def make_group(
             scratch,
         )
         wave.scratch_state = state.ctypes.data if strict else None
-        wave.mode, wave.index = 0x2F0, i
+        wave.mode, wave.index, wave.code_address = 0x2F0, i, CODE_ADDRESS
         wave.sgpr[EXEC] = wave.sgpr[EXEC + 1] = 0xFFFFFFFF
         wave.initialized_sgprs, wave.initialized_vgprs = sgprs, vgprs
     return result
@@ -238,14 +240,15 @@ def load(codes: tuple[bytes, ...], arch: str = "gfx942", strict: bool = False) -
         files = {}
         for part in range(0, len(codes), 64):
             texts = [
-                translate.translate_kernel(code + S_ENDPGM, CODE_ADDRESS, 0, name, arch, strict)
+                translate.translate_kernel(code + S_ENDPGM, 0, name, arch, strict)
                 for code, name in zip(codes[part : part + 64], names[part : part + 64], strict=False)
             ]
             for _i, (text, name) in enumerate(zip(texts, names[part : part + 64], strict=False)):
                 files[f"{name}.c"] = text
         return files
 
-    headers = "".join(path.read_text() for path in sorted(HEADERS.iterdir()) if path.suffix in (".h", ".py"))
+    headers = "".join(path.read_text() for path in sorted(HEADERS.iterdir()) if path.suffix in (".c", ".h", ".py"))
     key = content_key(headers, arch, str(strict), hashlib.sha256(b"|".join(codes)).hexdigest())
-    library = ctypes.CDLL(str(build_shared_object(key, "cases.so", sources, HEADERS)))
+    objects = module_loader.run_time_objects(strict)
+    library = ctypes.CDLL(str(build_shared_object(key, "cases.so", sources, HEADERS, objects)))
     return [getattr(library, translate.mangled_name(name)) for name in names]
