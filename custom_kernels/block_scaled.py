@@ -1,4 +1,4 @@
-"""What the ops with block-scaled weights share: checks of their arguments, and the shape of a workgroup."""
+"""What the ops with block-scaled weights share: checks of their arguments."""
 
 import torch
 
@@ -11,16 +11,6 @@ from predecode.custom_kernels.layouts import (
 )
 from predecode.custom_kernels.op import Call
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
-
-MOST_ROW_TILES = 4
-"""Tiles of 16 activation rows that a workgroup multiplies with one read of the weight."""
-MOST_WAVES = 8
-"""Waves of a workgroup; they share the groups of 128 columns among them."""
-
-
-def row_tiles_and_waves(rows: int, columns: int) -> tuple[int, int]:
-    """Row tiles and waves of a workgroup that multiplies ``rows`` rows of ``columns`` quantised columns."""
-    return min(MOST_ROW_TILES, -(-rows // TILE)), min(MOST_WAVES, columns // GROUP)
 
 
 def require_block_scales(consumer: str, weight: BlockScaledWeight) -> int:

@@ -8,8 +8,11 @@ import msgpack
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from predecode.custom_kernels.amd_instructions import count_amd_instructions
+from predecode.custom_kernels.ptx_instructions import count_ptx_instructions
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.kernel_record import InstructionCounts
 
 # e_flags' low byte of an AMDGPU ELF (LLVM AMDGPUUsage, "ELF header e_flags").
 _AMD_MACHINES = {0x4C: "gfx942", 0x4F: "gfx950"}
@@ -25,7 +28,10 @@ class KernelArgument:
 
 @dataclass(frozen=True, slots=True)
 class KernelResources:
-    """What one launch of the kernel takes; None where the code object does not say (PTX has no registers)."""
+    """What one launch of the kernel takes; None where the code object does not say (PTX has no registers).
+
+    ``vector_registers`` per lane include the accumulator registers.
+    """
 
     vector_registers: int | None
     accumulator_registers: int | None
@@ -49,6 +55,7 @@ class Kernel:
     largest_workgroup: int
     wave_size: int
     resources: KernelResources
+    instructions: InstructionCounts
 
 
 def read_kernels(code: CodeObject) -> dict[str, Kernel]:
@@ -64,14 +71,21 @@ def _read_hsaco(code: CodeObject) -> dict[str, Kernel]:
         arch = _AMD_MACHINES.get(elf["e_flags"] & 0xFF, f"machine 0x{elf['e_flags'] & 0xFF:02x}")
         notes = [n for s in elf.iter_sections("SHT_NOTE") for n in s.iter_notes() if n["n_name"] == "AMDGPU"]
         metadata = msgpack.unpackb(notes[0]["n_descdata"])
+        return {k[".name"]: _hsaco_kernel(k, arch, _machine_code(elf, k[".name"])) for k in metadata["amdhsa.kernels"]}
     except (ELFError, IndexError, ValueError) as error:
         raise PredecodeError(
             f"{code.source}: not an AMD code object ({error}); rebuild the kernel"
         ) from error
-    return {k[".name"]: _hsaco_kernel(k, arch) for k in metadata["amdhsa.kernels"]}
 
 
-def _hsaco_kernel(entry: dict, arch: str) -> Kernel:
+def _machine_code(elf: ELFFile, symbol: str) -> bytes:
+    (entry,) = elf.get_section_by_name(".dynsym").get_symbol_by_name(symbol)
+    section = elf.get_section(entry["st_shndx"])
+    start = entry["st_value"] - section["sh_addr"]
+    return section.data()[start : start + entry["st_size"]]
+
+
+def _hsaco_kernel(entry: dict, arch: str, machine_code: bytes) -> Kernel:
     kinds = {"global_buffer": "pointer", "by_value": "value"}
     arguments = tuple(
         KernelArgument(kinds.get(a[".value_kind"], a[".value_kind"]), a[".size"])
@@ -92,6 +106,7 @@ def _hsaco_kernel(entry: dict, arch: str) -> Kernel:
         largest_workgroup=entry[".max_flat_workgroup_size"],
         wave_size=entry[".wavefront_size"],
         resources=resources,
+        instructions=count_amd_instructions(machine_code),
     )
 
 
@@ -126,4 +141,5 @@ def _ptx_kernel(match: re.Match, arch: str, shared: int) -> Kernel:
         largest_workgroup=threads,
         wave_size=32,
         resources=KernelResources(None, None, None, shared, sum(map(int, _LOCAL.findall(body))), None),
+        instructions=count_ptx_instructions(body),
     )

@@ -1,8 +1,8 @@
-// Gathers paged indexer keys and scales into rows; 8 lanes of 16 bytes per row, 8 rows per workgroup.
+// Gathers paged indexer keys and scales into rows; 8 lanes of 16 bytes per row, 32 rows per workgroup.
 // PRESHUFFLED: the page's key layout.
 #include "indexer_page.h"
 
-constexpr int THREADS = 64;
+constexpr int THREADS = 256;
 constexpr int VECTOR = 16;
 constexpr int ROW_LANES = INDEXER_HEAD_DIM / VECTOR;
 constexpr int ROWS = THREADS / ROW_LANES;

@@ -53,7 +53,8 @@ def _fake(cache, block_table, cumulative_lengths, total, page_layout, element_fo
     return keys, cache.new_empty((total,), dtype=torch.float32)
 
 
-_ROWS_PER_WORKGROUP = 8
+_THREADS = 256
+_ROWS_PER_WORKGROUP = 32
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
@@ -67,7 +68,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         operands=("cache", "block_table", "cumulative_lengths"),
         constants=(total, sequences, table_width),
         workgroups=(-(-total // _ROWS_PER_WORKGROUP), 1, 1),
-        workgroup_size=(64, 1, 1),
+        workgroup_size=(_THREADS, 1, 1),
         defines=(("PRESHUFFLED", int(call["page_layout"] == PRESHUFFLED_PAGE.name)),),
     )
 

@@ -42,9 +42,9 @@ def _namespace(name: str, part: Part) -> list[str]:
 
 def _attributes(composition: Composition) -> str:
     threads = math.prod(composition.workgroup_size)
-    if composition.resident:
-        return f"RESIDENT_KERNEL({threads}, {RESIDENT_PER_UNIT})"
-    return f"KERNEL({threads})"
+    asked = max(launch.workgroups_per_unit for launch in composition.launches)
+    per_unit = RESIDENT_PER_UNIT if composition.resident else asked
+    return f"RESIDENT_KERNEL({threads}, {per_unit})" if per_unit else f"KERNEL({threads})"
 
 
 def _parameters(composition: Composition) -> Iterator[str]:

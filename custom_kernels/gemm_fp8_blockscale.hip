@@ -1,26 +1,36 @@
-// Block-scaled FP8 matrix multiplication at few rows: a workgroup takes 16 weight rows and up to
-// 16 * ROW_TILES activation rows; its WAVES waves share the columns, so that it reads every weight byte once.
+// Block-scaled FP8 matrix multiplication at few rows: a workgroup takes 16 * BANDS weight rows and PART_ROWS * PARTS
+// of the ROWS activation rows; its waves share the COLUMNS columns, so that it reads a weight byte once.
+// WEIGHTS_AHEAD, ROWS_AHEAD: see pipeline.h.
 #include "bf16.h"
 #include "block_scaled.h"
 
-using Shared = WaveSums<ROW_TILES, WAVES>;
+constexpr int WAVES = 256 / WAVE_SIZE;
 
-DEVICE void gemm_tile(Shared &shared, const QuantizedRows &x, const WeightBand &weight, bf16 *result, int result_columns,
-                      int first_row, int first_column) {
-  // Rows past the end repeat the last one, and are not stored.
-  auto row_of = [&](int i) { return first_row + i < x.rows ? first_row + i : x.rows - 1; };
-  Accumulator totals[ROW_TILES];
-  multiply_groups(x, row_of, ROW_TILES, weight, uniform_wave_id(), WAVES, totals);
-  sum_waves<ROW_TILES, WAVES>(totals, shared, [&](int row, int column, float sum) {
-    if (first_row + row < x.rows)
-      result[row_major_offset(first_row + row, first_column + column, result_columns)] = to_bf16(sum);
-  });
+using Shared = WaveTotals<WAVES, PARTS * PART_ROWS>;
+
+// Rows and bands past the end repeat the last one, and are not stored.
+DEVICE void gemm_tile(Shared &shared, const QuantizedRows &x, const uint8 *weight, const float *weight_scales,
+                      bf16 *result, int bands, int first_row, int first_band) {
+  auto row_of = [&](int i) { return first_row + i < ROWS ? first_row + i : ROWS - 1; };
+  WeightBand weights[BANDS];
+#pragma unroll
+  for (int i = 0; i < BANDS; ++i)
+    weights[i] = weight_band(weight, weight_scales, COLUMNS, first_band + i < bands ? first_band + i : bands - 1);
+  FragmentShare<COLUMNS / FRAGMENT_COLUMNS, WAVES> share = {uniform_wave_id()};
+  PartTotals totals[BANDS][PARTS];
+  multiply_bands<WEIGHTS_AHEAD, ROWS_AHEAD>(x, row_of, weights, share, totals);
+#pragma unroll
+  for (int i = 0; i < BANDS; ++i)
+    add_waves<WAVES>(totals[i], shared, [&](int row, int column, float sum) INLINE {
+      if (first_row + row < ROWS && first_band + i < bands)
+        result[row_major_offset(first_row + row, (first_band + i) * TILE + column, bands * TILE)] = to_bf16(sum);
+    });
 }
 
-DEVICE void gemm_fp8_blockscale(Workgroup workgroup, Shared &shared, const uint8 *values, const float *scales, const uint8 *weight,
-                                const float *weight_scales, bf16 *result, int rows, int bands, int columns) {
-  int band = workgroup.x;
-  WeightBand weights = weight_band(weight, weight_scales, 0, bands, columns, band);
-  gemm_tile(shared, {values, scales, rows, columns}, weights, result, bands * TILE, workgroup.y * ROW_TILES * TILE,
-            band * TILE);
+DEVICE void gemm_fp8_blockscale(Workgroup workgroup, Shared &shared, const uint8 *values, const float *scales,
+                                const uint8 *weight, const float *weight_scales, bf16 *result, int bands) {
+  // With one block of rows, the first is 0 when compiling: addresses of rows then need no registers.
+  int first_row = ROWS > PARTS * PART_ROWS ? workgroup.y * PARTS * PART_ROWS : 0;
+  gemm_tile(shared, {values, scales, ROWS, COLUMNS}, weight, weight_scales, result, bands, first_row,
+            workgroup.x * BANDS);
 }

@@ -5,12 +5,13 @@ Source: aiter `gemm_a8w8_blockscale_bpreshuffle`: tiled weight, group-major acti
 
 import torch
 
-from predecode.custom_kernels.block_scaled import require_quantized_rows, row_tiles_and_waves
+from predecode.custom_kernels.block_scaled import require_quantized_rows
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE, TILED_16X16
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_blocks, dequantize_groups
+from predecode.custom_kernels.skinny_tile import THREADS, block_scaled_tile
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 
@@ -43,15 +44,15 @@ def _launch(target: Target, call: Call) -> Launch | None:
             constants=(rows, bands * TILE, columns),
             workgroups=(bands, -(-rows // CPU_ROWS), 1),
         )
-    row_tiles, waves = row_tiles_and_waves(rows, columns)
+    tile = block_scaled_tile(target, rows, bands, columns)
     return Launch(
         source="gemm_fp8_blockscale.hip",
         symbol="gemm_fp8_blockscale",
         operands=operands,
-        constants=(rows, bands, columns),
-        workgroups=(bands, -(-rows // (TILE * row_tiles)), 1),
-        workgroup_size=(waves * target.wave_size, 1, 1),
-        defines=(("ROW_TILES", row_tiles), ("WAVES", waves)),
+        constants=(bands,),
+        workgroups=tile.workgroups(target, rows, bands * TILE),
+        workgroup_size=(THREADS, 1, 1),
+        defines=(("ROWS", rows), ("COLUMNS", columns), *tile.defines),
     )
 
 

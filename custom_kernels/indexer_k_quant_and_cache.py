@@ -44,7 +44,16 @@ def _fake(k, cache, slot_mapping, scale_format, page_layout, element_format):
     return torch.empty_like(cache)
 
 
-_ROWS_PER_WORKGROUP = 4
+def store_defines(call: Call) -> tuple[tuple[str, int], ...]:
+    """The constants that tell a storing kernel the page layout and the scale format."""
+    return (
+        ("PRESHUFFLED", int(call["page_layout"] == PRESHUFFLED_PAGE.name)),
+        ("POWER_OF_TWO", int(call["scale_format"] == UE8M0)),
+    )
+
+
+_THREADS = 256
+_ROWS_PER_WORKGROUP = 16
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
@@ -52,10 +61,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         return None
     rows = call["k"].shape[0]
     operands = ("k", "cache", "slot_mapping")
-    variant = (
-        ("PRESHUFFLED", int(call["page_layout"] == PRESHUFFLED_PAGE.name)),
-        ("POWER_OF_TWO", int(call["scale_format"] == UE8M0)),
-    )
+    variant = store_defines(call)
     if not target.has_hip_kernels:
         return Launch(
             "indexer_k_quant_and_cache.cpp",
@@ -71,7 +77,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         operands=operands,
         constants=(rows,),
         workgroups=(-(-rows // _ROWS_PER_WORKGROUP), 1, 1),
-        workgroup_size=(64, 1, 1),
+        workgroup_size=(_THREADS, 1, 1),
         defines=variant,
     )
 
@@ -110,6 +116,23 @@ def require_slots(consumer: str, slot_mapping: torch.Tensor, rows: int) -> None:
         )
 
 
+def require_store_formats(consumer: str, cache: IndexerCache, scale_format: str) -> None:
+    """The cache's page layout and ``scale_format`` must be known ones."""
+    if INDEXER_PAGES.get(cache.page.name) != cache.page:
+        raise ValueError(f"{consumer}: {cache.page.name} is not one of {', '.join(INDEXER_PAGES)}")
+    if scale_format not in SCALE_FORMATS:
+        raise ValueError(f"{consumer}: scale format {scale_format!r}; expected one of {', '.join(SCALE_FORMATS)}")
+
+
+def require_keys(consumer: str, k: torch.Tensor, element_format: ElementFormat) -> None:
+    """``k`` must be [T, 128] in the format's activation dtype."""
+    if k.dim() != 2 or k.shape[1] != INDEXER_HEAD_DIM or k.dtype != element_format.activation_dtype:
+        raise ValueError(
+            f"{consumer}: k {k.dtype}{list(k.shape)}; expected {element_format.activation_dtype}"
+            f"[T, {INDEXER_HEAD_DIM}]"
+        )
+
+
 def indexer_k_quant_and_cache(
     k: torch.Tensor,
     cache: IndexerCache,
@@ -126,17 +149,8 @@ def indexer_k_quant_and_cache(
     consumer, rows = "indexer_k_quant_and_cache", k.shape[0]
     require_indexer_cache(consumer, cache, element_format)
     require_slots(consumer, slot_mapping, rows)
-    if INDEXER_PAGES.get(cache.page.name) != cache.page:
-        raise ValueError(f"{consumer}: {cache.page.name} is not one of {', '.join(INDEXER_PAGES)}")
-    if scale_format not in SCALE_FORMATS:
-        raise ValueError(
-            f"{consumer}: scale format {scale_format!r}; expected one of {', '.join(SCALE_FORMATS)}"
-        )
-    if list(k.shape) != [rows, INDEXER_HEAD_DIM] or k.dtype != element_format.activation_dtype:
-        raise ValueError(
-            f"{consumer}: k {k.dtype}{list(k.shape)}; expected {element_format.activation_dtype}"
-            f"[T, {INDEXER_HEAD_DIM}]"
-        )
+    require_store_formats(consumer, cache, scale_format)
+    require_keys(consumer, k, element_format)
     data = torch.ops.predecode.indexer_k_quant_and_cache(
         k, cache.data, slot_mapping, scale_format, cache.page.name, element_format.name
     )

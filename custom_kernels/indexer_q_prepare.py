@@ -6,8 +6,8 @@ Source: SGLang's NSA indexer (`rotate_activation`, `act_quant` with power-of-two
 import torch
 
 from predecode.custom_kernels.formats import ELEMENT_FORMATS, ElementFormat
-from predecode.custom_kernels.indexer_k_prepare import INDEXER_ROPE_DIM, rope_and_hadamard
 from predecode.custom_kernels.indexer_quantize import UE8M0, quantize_head
+from predecode.custom_kernels.indexer_rotation import INDEXER_ROPE_DIM, rope_and_hadamard
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import INDEXER_HEAD_DIM
 from predecode.custom_kernels.op import Call, define_op
@@ -36,7 +36,8 @@ def _fake(q, gates, rope_table, positions, rope_layout, element_format):
     return q.new_empty(shape, dtype=ELEMENT_FORMATS[element_format].dtype), torch.empty_like(gates)
 
 
-_HEADS_PER_WORKGROUP = 4
+_THREADS = 256
+_HEADS_PER_WORKGROUP = 16
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
@@ -57,10 +58,10 @@ def _launch(target: Target, call: Call) -> Launch | None:
         source="indexer_q_prepare.hip",
         symbol="indexer_q_prepare",
         operands=operands,
-        constants=(rows * heads, heads, float_bits(heads**-0.5)),
+        constants=(rows * heads, float_bits(heads**-0.5)),
         workgroups=(-(-rows * heads // _HEADS_PER_WORKGROUP), 1, 1),
-        workgroup_size=(64, 1, 1),
-        defines=(rope_define(call["rope_layout"]),),
+        workgroup_size=(_THREADS, 1, 1),
+        defines=(("HEADS", heads), rope_define(call["rope_layout"])),
     )
 
 

@@ -16,7 +16,8 @@ class Launch:
     order; then ``constants`` as 32-bit integers (pass a float through `float_bits`). A result that reuses an
     argument's buffer has no pointer of its own. ``defines`` are compile-time macros of the source.
 
-    ``workgroup_size`` and ``workgroups`` are (x, y, z); CPU kernels ignore the former.
+    ``workgroup_size`` and ``workgroups`` are (x, y, z); CPU kernels ignore the former. ``workgroups_per_unit``
+    limits the registers so that a compute unit can hold that many at once; 0 leaves them to the compiler.
     """
 
     source: str
@@ -26,6 +27,7 @@ class Launch:
     workgroups: tuple[int, int, int]
     workgroup_size: tuple[int, int, int] = (1, 1, 1)
     defines: tuple[tuple[str, int], ...] = ()
+    workgroups_per_unit: int = 0
 
     def __post_init__(self):
         for constant in self.constants:

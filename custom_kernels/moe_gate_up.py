@@ -1,7 +1,7 @@
-"""First matrix of the routed experts: gate and up projections of every (row, expert) pair.
+"""First matrix of the routed experts and its gate: ``silu(gate) * up`` of every (row, expert) pair.
 
-Source: stage 1 of aiter `fused_moe` (per_1x128 activations, 128 x 128 weight blocks), without its sorting:
-pairs stay in the order of the router's ids.
+Source: stage 1 of aiter `fused_moe` (per_1x128 activations, 128 x 128 weight blocks) and its `silu_and_mul`; pairs
+stay in the order of the router's ids.
 """
 
 import torch
@@ -9,16 +9,20 @@ import torch
 from predecode.custom_kernels.block_scaled import (
     require_expert_ids,
     require_quantized_rows,
-    row_tiles_and_waves,
     touched_experts,
 )
+from predecode.custom_kernels.expert_workgroups import THREADS, row_block
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, GROUP_MAJOR_SCALES, TILE
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_groups
-from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.silu import silu_mul
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
+
+SLICE = TILE // 2
+"""Columns of the result that a workgroup makes at a time: as many gate rows and up rows fill a tile."""
 
 
 def expert_products(
@@ -48,11 +52,11 @@ def reference(
     x = dequantize_groups(values, GROUP_MAJOR_SCALES.unpack(scales))
     # Row by row: the experts of all rows at once would not fit in memory at true sizes.
     rows = [expert_products(x[t], expert_ids[t], weight, weight_scales) for t in range(len(x))]
-    return torch.cat(rows).to(FORMAT_OF_DTYPE[values.dtype].activation_dtype)
+    return silu_mul(torch.cat(rows).to(FORMAT_OF_DTYPE[values.dtype].activation_dtype))
 
 
 def _fake(values, scales, expert_ids, weight, weight_scales):
-    shape = (expert_ids.shape[0] * expert_ids.shape[1], weight.shape[1] * TILE)
+    shape = (expert_ids.shape[0] * expert_ids.shape[1], weight.shape[1] * TILE // 2)
     return values.new_empty(shape, dtype=FORMAT_OF_DTYPE[values.dtype].activation_dtype)
 
 
@@ -62,18 +66,30 @@ def _launch(target: Target, call: Call) -> Launch | None:
     experts, bands = call["weight"].shape[:2]
     operands = ("values", "scales", "expert_ids", "weight", "weight_scales")
     if not target.has_hip_kernels:
-        constants = (rows, experts_per_row, bands * TILE, columns)
-        return Launch("moe_gate_up.cpp", "moe_gate_up", operands, constants, (bands, experts, 1))
-    row_tiles, waves = row_tiles_and_waves(rows, columns)
-    pairs = rows * experts_per_row
+        constants = (rows, experts_per_row, bands * TILE // 2, columns)
+        return Launch("moe_gate_up.cpp", "moe_gate_up", operands, constants, (bands // 2, experts, 1))
+    block = row_block(experts_per_row)
+    if block is None:
+        return None
+    units = min(rows, block) * experts_per_row * (bands * TILE // 2 // SLICE)
+    workgroups = min(RESIDENT_PER_UNIT * target.compute_units, units)
     return Launch(
         source="moe_gate_up.hip",
         symbol="moe_gate_up",
         operands=operands,
-        constants=(rows, experts_per_row, bands, columns),
-        workgroups=(bands, pairs, 1),
-        workgroup_size=(waves * target.wave_size, 1, 1),
-        defines=(("ROW_TILES", row_tiles), ("WAVES", waves)),
+        constants=(),
+        workgroups=(workgroups, -(-rows // block), 1),
+        workgroup_size=(THREADS, 1, 1),
+        defines=(
+            ("ROWS", rows),
+            ("EXPERTS_PER_ROW", experts_per_row),
+            ("EXPERTS", experts),
+            ("BANDS", bands),
+            ("COLUMNS", columns),
+            ("ROW_BLOCK", block),
+            ("WORKGROUPS", workgroups),
+        ),
+        workgroups_per_unit=RESIDENT_PER_UNIT,
     )
 
 
@@ -88,12 +104,18 @@ OP = define_op(
 
 
 def moe_gate_up(x: QuantizedActivation, expert_ids: torch.Tensor, weight: BlockScaledWeight) -> torch.Tensor:
-    """``h[t*k + j] = W[expert_ids[t, j]] x[t]``, accumulated in float32, rounded once.
+    """``h[t*k + j] = silu(g) * u`` with ``(g, u) = W[expert_ids[t, j]] x[t]``.
 
-    ``x`` [T, K] with group-major scales; ``expert_ids`` int32 [T, k], each in [0, E); ``weight`` tiled
-    [E, 2I/16, K/16, 16, 16] (gate rows, then up rows) with scales [E, ceil(2I/128), K/128]. Returns
-    [T*k, 2I] in the format's activation dtype.
+    The products are accumulated in float32 and rounded to the activation dtype, as is the result. ``x`` [T, K] with
+    group-major scales; ``expert_ids`` int32 [T, k], each in [0, E); ``weight`` tiled [E, 2I/16, K/16, 16, 16] (gate
+    rows, then up rows; I a multiple of 16) with scales [E, ceil(2I/128), K/128]. Returns [T*k, I] in the format's
+    activation dtype.
     """
     rows, _ = require_expert_ids("moe_gate_up", expert_ids, weight)
     require_quantized_rows("moe_gate_up", x, rows, weight)
+    if weight.values.shape[1] % 2:
+        raise ValueError(
+            f"moe_gate_up: weight of {weight.values.shape[1]} bands of 16 rows; expected an even number, half of them "
+            "the gate's"
+        )
     return torch.ops.predecode.moe_gate_up(x.values, x.scales, expert_ids, weight.values, weight.scales)

@@ -1,10 +1,11 @@
-// Indexer scores of one row against one of its pages (preshuffled); positions past the length are not written.
+// Indexer scores of one row against one of its pages (preshuffled); positions past the length, and rows
+// of at most `topk` tokens, are not written.
 #include "cpu.h"
 
 extern "C" void paged_mqa_logits(BUFFER(query), BUFFER(weights), BUFFER(cache), BUFFER(block_table), BUFFER(lengths),
-                                 BUFFER(logits), int64 width, int64 heads, int64 page_index, int64 row, int64) {
+                                 BUFFER(logits), int64 width, int64 heads, int64 topk, int64 page_index, int64 row, int64) {
   int64 first = page_index * PAGE_TOKENS, length = POINTER(const int, lengths)[row];
-  if (first >= length) return;
+  if (first >= length || length <= topk) return;
   int64 page = POINTER(const int, block_table)[row * width + page_index];
   const uint8 *keys = POINTER(const uint8, cache) + page * INDEXER_PAGE_BYTES;
   const uint8 *scale_bytes = keys + page_scale_offset(0);

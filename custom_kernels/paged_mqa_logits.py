@@ -20,10 +20,11 @@ from predecode.custom_kernels.require import require_tensor
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import IndexerCache
 
-WAVES = PAGE_TOKENS // TILE
-"""Waves of a workgroup; each scores 16 tokens of a page."""
-WORKGROUPS_PER_COMPUTE_UNIT = 8
-"""Workgroups launched per compute unit; a row's pages are dealt out to its share of them."""
+THREADS = 256
+THREADS_PER_COMPUTE_UNIT = {32: 256, 64: 512}
+"""How many run at once, by wave size: a lane of a wave of 32 holds twice the query, and twice the keys in flight."""
+MOST_HEADS = 64
+"""More do not fit in a wave's registers."""
 
 
 def cached_keys(
@@ -53,15 +54,17 @@ def reference(
     cache: torch.Tensor,
     block_table: torch.Tensor,
     lengths: torch.Tensor,
+    topk: int,
 ) -> torch.Tensor:
     keys, scales = cached_keys(cache, block_table, FORMAT_OF_DTYPE[query.dtype])
     products = torch.bmm(query.float(), keys.transpose(1, 2)) * scales[:, None]
     logits = (products.clamp_min(0.0) * weights[..., None]).sum(1)
     position = torch.arange(logits.shape[1], dtype=torch.int32)
-    return torch.where(position[None] < lengths[:, None], logits, float("-inf"))
+    scored = torch.where(lengths > topk, lengths, 0)
+    return torch.where(position[None] < scored[:, None], logits, float("-inf"))
 
 
-def _fake(query, weights, cache, block_table, lengths):
+def _fake(query, weights, cache, block_table, lengths, topk):
     return query.new_empty((block_table.shape[0], block_table.shape[1] * PAGE_TOKENS), dtype=torch.float32)
 
 
@@ -69,17 +72,22 @@ def _launch(target: Target, call: Call) -> Launch | None:
     rows, heads, _ = call["query"].shape
     width = call["block_table"].shape[1]
     operands = ("query", "weights", "cache", "block_table", "lengths")
+    topk = call["topk"]
     if not target.has_hip_kernels:
-        return Launch("paged_mqa_logits.cpp", "paged_mqa_logits", operands, (width, heads), (width, rows, 1))
-    shares = min(width, -(-WORKGROUPS_PER_COMPUTE_UNIT * target.compute_units // rows))
+        return Launch("paged_mqa_logits.cpp", "paged_mqa_logits", operands, (width, heads, topk), (width, rows, 1))
+    if heads > MOST_HEADS:
+        return None
+    waves, tiles = THREADS // target.wave_size, rows * width * PAGE_TOKENS // TILE
+    at_once = target.compute_units * THREADS_PER_COMPUTE_UNIT[target.wave_size] // THREADS
+    workgroups = min(at_once, -(-tiles // waves))
     return Launch(
         source="paged_mqa_logits.hip",
         symbol="paged_mqa_logits",
         operands=operands,
-        constants=(width,),
-        workgroups=(shares, rows, 1),
-        workgroup_size=(WAVES * target.wave_size, 1, 1),
-        defines=(("HEAD_TILES", heads // TILE), ("SHARES", shares)),
+        constants=(width, topk),
+        workgroups=(workgroups, 1, 1),
+        workgroup_size=(THREADS, 1, 1),
+        defines=(("HEAD_TILES", heads // TILE), ("ROWS", rows), ("WORKGROUPS", workgroups)),
     )
 
 
@@ -88,8 +96,8 @@ def _touched(call: Call) -> dict[str, int]:
 
 
 OP = define_op(
-    "paged_mqa_logits(Tensor query, Tensor weights, Tensor cache, Tensor block_table, Tensor lengths) "
-    "-> Tensor",
+    "paged_mqa_logits(Tensor query, Tensor weights, Tensor cache, Tensor block_table, Tensor lengths, "
+    "int topk) -> Tensor",
     reference,
     _fake,
     launch=_launch,
@@ -103,13 +111,16 @@ def paged_mqa_logits(
     cache: IndexerCache,
     block_table: torch.Tensor,
     lengths: torch.Tensor,
+    topk: int,
 ) -> torch.Tensor:
     """``logits[t, p] = sum_h weights[t, h] * max(0, (query[t, h] . key(t, p)) * key_scale(t, p))``.
 
     ``query`` [T, H, 128] in an element format, H a multiple of 16; ``weights`` float32 [T, H]; ``cache`` of
     preshuffled pages; ``block_table`` int32 [T, B]; ``lengths`` int32 [T], at most B*64. Position p of row t
-    is token p % 64 of page ``block_table[t, p // 64]``. Returns float32 [T, B*64], summed in float32. Only
-    [0, length) of a row is defined: a kernel leaves the rest unwritten, the reference puts -inf there.
+    is token p % 64 of page ``block_table[t, p // 64]``. Scales are finite and
+    not negative. Returns float32 [T, B*64], summed in float32. Only [0, length) of a row is defined, and nothing
+    of a row of at most ``topk`` tokens, whose choice needs no scores: a kernel leaves the rest unwritten, the
+    reference puts -inf there.
     """
     op = "paged_mqa_logits"
     require_layout(op, "cache", cache.page, PRESHUFFLED_PAGE, "write it with page_layout 'preshuffled page'")
@@ -124,4 +135,4 @@ def paged_mqa_logits(
     require_tensor(op, "cache", cache.data, torch.int8, ("pages", page_bytes))
     require_tensor(op, "block_table", block_table, torch.int32, (rows, "B"))
     require_tensor(op, "lengths", lengths, torch.int32, (rows,))
-    return torch.ops.predecode.paged_mqa_logits(query, weights, cache.data, block_table, lengths)
+    return torch.ops.predecode.paged_mqa_logits(query, weights, cache.data, block_table, lengths, topk)

@@ -1,7 +1,6 @@
 // silu(gate) * up, rounded to bf16, then group-quantised; a workgroup takes ROW_COLUMNS of one row.
 #include "row.h"
-
-DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
+#include "silu.h"
 
 DEVICE void activate_part(const bf16 *x, uint8 *values, float *scales, int rows, int columns, int index,
                           int part) {
@@ -14,7 +13,7 @@ DEVICE void activate_part(const bf16 *x, uint8 *values, float *scales, int rows,
     load_bf16x8(row + columns + column, up);
   }
 #pragma unroll
-  for (int i = 0; i < COLUMNS_PER_LANE; ++i) gate[i] = round_to_bf16(silu(gate[i]) * up[i]);
+  for (int i = 0; i < COLUMNS_PER_LANE; ++i) gate[i] = from_bf16(silu_mul(gate[i], up[i]));
   quantize_group(gate, values + row_major_offset(index, column, columns),
                  scales + group_major_scale_offset(index, column / GROUP, rows), inside);
 }

@@ -13,14 +13,13 @@ from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import quantize_groups
 from predecode.custom_kernels.require import require_groups, require_tensor
 from predecode.custom_kernels.row_workgroups import THREADS, chunks_of
+from predecode.custom_kernels.silu import silu_mul
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import QuantizedActivation
 
 
 def reference(x: torch.Tensor, element_format: str) -> tuple[torch.Tensor, torch.Tensor]:
-    gate, up = x.float().chunk(2, dim=-1)
-    product = gate / (1.0 + torch.exp(-gate)) * up
-    values, scales = quantize_groups(product.to(x.dtype).float(), ELEMENT_FORMATS[element_format])
+    values, scales = quantize_groups(silu_mul(x).float(), ELEMENT_FORMATS[element_format])
     return values, GROUP_MAJOR_SCALES.pack(scales)
 
 

@@ -1,7 +1,8 @@
-// Attention of up to 16 heads of one row over its selected cache slots, softmax kept online over blocks of 16 slots.
-// WIDTH (latent and rope) and VALUE_DIM (latent) are compile-time constants.
+// Attention of up to 16 heads of one row over one split of its selected cache slots: every SPLITS-th tile of 64. The
+// softmax is kept online over blocks of 16 slots. WIDTH (latent and rope) and VALUE_DIM (latent) are constants too.
 #include "cpu.h"
 
+constexpr int TILE_SLOTS = 64;
 constexpr int SLOTS = 16;
 constexpr int HEADS = 16;
 constexpr int LANES = 16;
@@ -17,8 +18,8 @@ static inline float dot(const float *a, const float *b) {
   return sum;
 }
 
-extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(result), int64 heads, int64 topk,
-                           int64 scale_bits, int64 head_group, int64 row, int64) {
+extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(values), BUFFER(log_sums), int64 heads,
+                           int64 topk, int64 scale_bits, int64 head_group, int64 split, int64 row) {
   const float to_log2 = bits_to_float(uint32(scale_bits)) * 1.44269504f;
   int64 first_head = head_group * HEADS;
   int group = int(heads - first_head < HEADS ? heads - first_head : HEADS);
@@ -30,14 +31,15 @@ extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(r
     largest[h] = -__builtin_inff();
     total[h] = 0;
   }
-  for (int64 next = 0; next < topk;) {
+  for (int64 next = split * TILE_SLOTS; next < topk;) {
     float keys[SLOTS][WIDTH];
     int count = 0;
-    for (; next < topk && count < SLOTS; ++next)
+    while (next < topk && count < SLOTS) {
       if (selected[next] >= 0)
         decode_fp8(POINTER(const uint8, cache) + slot_offset(selected[next], WIDTH), keys[count++], WIDTH);
-    if (count == 0) break;
-    for (int h = 0; h < group; ++h) {
+      if (++next % TILE_SLOTS == 0) next += (SPLITS - 1) * TILE_SLOTS;
+    }
+    for (int h = 0; h < group && count > 0; ++h) {
       float scores[SLOTS], highest = largest[h];
       for (int s = 0; s < count; ++s) {
         scores[s] = dot(queries[h], keys[s]) * to_log2;
@@ -54,8 +56,11 @@ extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(r
       }
     }
   }
-  for (int h = 0; h < group; ++h)
-    for (int d = 0; d < VALUE_DIM; ++d)
-      POINTER(uint16, result)[(row * heads + first_head + h) * VALUE_DIM + d] =
-          encode_bf16(total[h] > 0 ? sums[h][d] / total[h] : sums[h][d]);
+  constexpr float LOG_2 = 0.693147181f;
+  for (int h = 0; h < group; ++h) {
+    int64 index = (row * heads + first_head + h) * SPLITS + split;
+    float inverse = total[h] > 0 || total[h] != total[h] ? 1.0f / total[h] : 0.0f;
+    POINTER(float, log_sums)[index] = inverse == 0 ? -__builtin_inff() : (largest[h] + log2_of(total[h])) * LOG_2;
+    for (int d = 0; d < VALUE_DIM; ++d) POINTER(_Float16, values)[index * VALUE_DIM + d] = _Float16(sums[h][d] * inverse);
+  }
 }

@@ -1,173 +1,290 @@
-// Attention of HEADS heads of one row over its selected cache slots, softmax kept online over tiles of 32
-// slots. WIDTH (latent and rope columns, one byte each) and VALUE_DIM (latent columns) are multiples of 16.
-#include "bf16.h"
+// Attention of up to HEADS heads of one row over one split of its selected cache slots: a partial result.
+//
+// Slots are taken in tiles of 64; split s has every SPLITS-th tile. A tile's cache rows are gathered into workgroup
+// memory while the tile before is computed, then read twice: as keys (FP8 products with the query) and as values
+// (float16 products with the softmax weights), both on the matrix unit with the heads as its columns. The softmax is
+// kept online. WIDTH (latent and rope columns, one byte each) and VALUE_DIM (latent columns) are multiples of 64.
 #include "float_math.h"
 #include "fp8.h"
+#include "half_matrix.h"
 #include "layouts.h"
+#include "matrix.h"
 #include "reduce.h"
 
 constexpr int THREADS = 256;
-constexpr int SLOTS = 32;
+constexpr int WAVES = THREADS / WAVE_SIZE;
+constexpr int SLOTS = 64;
 constexpr int LOAD = 16;
+constexpr int THREADS_PER_SLOT = THREADS / SLOTS;
+constexpr int FRAGMENTS = WIDTH / FRAGMENT_COLUMNS;
 constexpr int LOADS_PER_SLOT = WIDTH / LOAD;
-constexpr int LOADS_PER_TILE = SLOTS * LOADS_PER_SLOT;
-constexpr int LOADS_PER_THREAD = divide_up(LOADS_PER_TILE, THREADS);
-// Odd, so that lanes on consecutive slots meet no bank twice.
-constexpr int LOADS_PER_PADDED_SLOT = LOADS_PER_SLOT | 1;
-constexpr int SCORE_PARTS = THREADS / SLOTS;
-constexpr int COLUMNS_PER_THREAD = 4;
-constexpr int COLUMN_THREADS = VALUE_DIM / COLUMNS_PER_THREAD;
-static_assert(HEADS <= SCORE_PARTS && COLUMN_THREADS <= THREADS);
-static_assert(WIDTH % LOAD == 0 && VALUE_DIM % LOAD == 0);
+constexpr int LOADS_PER_THREAD = LOADS_PER_SLOT / THREADS_PER_SLOT;
+static_assert(THREADS_PER_SLOT == 4 && WIDTH % FRAGMENT_COLUMNS == 0 && VALUE_DIM % FRAGMENT_COLUMNS == 0 && HEADS <= TILE);
 
-constexpr int largest_power_of_two(int limit) {
-  int power = 1;
-  while (power * 2 <= limit) power *= 2;
-  return power;
-}
+// Heads are padded to whole parts of a fragment: 8 or 16 columns of the products.
+constexpr int HEAD_PARTS = divide_up(HEADS, PART_ROWS);
+constexpr int HEAD_COLUMNS = HEAD_PARTS * PART_ROWS;
+constexpr int HEADS_PER_LANE = HEAD_PARTS * PART_COLUMNS;
+constexpr int THREADS_PER_HEAD = THREADS / HEAD_COLUMNS;
+constexpr int SLOTS_PER_THREAD = SLOTS / THREADS_PER_HEAD;
 
-// Threads that share a column each take every VALUE_PARTS-th slot.
-constexpr int VALUE_PARTS =
-    largest_power_of_two(THREADS / COLUMN_THREADS < SLOTS ? THREADS / COLUMN_THREADS : SLOTS);
+// A wave multiplies the query with 16 slots; where there are waves to spare, with a slice of their columns.
+constexpr int SLOT_TILES = SLOTS / TILE;
+constexpr int SLICES = WAVES / SLOT_TILES;
+constexpr int FRAGMENTS_PER_SLICE = divide_up(FRAGMENTS, SLICES);
 
-struct Tile {
-  uint32x4 loads[LOADS_PER_THREAD];
-};
+// A wave multiplies the weights with strips of the values' columns.
+constexpr int STEPS = SLOTS / HALF_COLUMNS;
+constexpr int STRIPS = VALUE_DIM / WORD_COLUMNS;
+constexpr int STRIPS_PER_WAVE = divide_up(STRIPS, WAVES);
+constexpr int QUADS = ACCUMULATOR_ROWS / FRAGMENT_PARTS;
 
-// Tile rows of the slots first .. first + 31; those that are -1 or not below `used` are zeros.
-DEVICE Tile load_tile(const uint8 *cache, const int *slots, int first, int used) {
-  Tile tile;
-#pragma unroll
-  for (int i = 0; i < LOADS_PER_THREAD; ++i) {
-    int load = thread_id() + i * THREADS, index = first + load / LOADS_PER_SLOT;
-    int slot = load < LOADS_PER_TILE && index < used ? slots[index] : -1;
-    tile.loads[i] = 0;
-    if (slot >= 0)
-      tile.loads[i] = *(const uint32x4 *)(cache + slot_offset(slot, WIDTH) + load % LOADS_PER_SLOT * LOAD);
-  }
-  return tile;
-}
-
-DEVICE void store_tile(const Tile &tile, uint32x4 (&keys)[SLOTS][LOADS_PER_PADDED_SLOT]) {
-#pragma unroll
-  for (int i = 0; i < LOADS_PER_THREAD; ++i) {
-    int load = thread_id() + i * THREADS;
-    if (load < LOADS_PER_TILE) keys[load / LOADS_PER_SLOT][load % LOADS_PER_SLOT] = tile.loads[i];
-  }
-}
-
-// partial[part][head][slot]: the products over every SCORE_PARTS-th run of 16 columns.
-DEVICE void multiply_queries(const float (&queries)[HEADS][WIDTH],
-                             const uint32x4 (&keys)[SLOTS][LOADS_PER_PADDED_SLOT],
-                             float (&partial)[SCORE_PARTS][HEADS][SLOTS]) {
-  int slot = thread_id() % SLOTS, part = thread_id() / SLOTS;
-  float sums[HEADS] = {};
-  for (int load = part; load < LOADS_PER_SLOT; load += SCORE_PARTS) {
-    float key[LOAD];
-    from_fp8x16(keys[slot][load], key);
-#pragma unroll
-    for (int head = 0; head < HEADS; ++head)
-#pragma unroll
-      for (int i = 0; i < LOAD; ++i) sums[head] += queries[head][load * LOAD + i] * key[i];
-  }
-#pragma unroll
-  for (int head = 0; head < HEADS; ++head) partial[part][head][slot] = sums[head];
-}
+// Strides that keep lanes on different banks.
+constexpr int SCORE_STRIDE = SLOTS + 4;
+constexpr int WEIGHT_STRIDE = SLOTS + 16;
 
 struct Shared {
-  union {
-    uint32x4 keys[SLOTS][LOADS_PER_PADDED_SLOT];
-    float sums[VALUE_PARTS][VALUE_DIM];
-  } scratch;
-  float queries[HEADS][WIDTH];
-  float partial[SCORE_PARTS][HEADS][SLOTS];
-  float weights[HEADS][SLOTS];
-  float keeps[HEADS], totals[HEADS];
+  uint32x4 rows[SLOTS][LOADS_PER_SLOT];
+  float scores[SLICES][HEAD_COLUMNS][SCORE_STRIDE];
+  uint16 weights[HEAD_COLUMNS][WEIGHT_STRIDE];
+  int slots[SLOTS];
+  float keeps[HEAD_COLUMNS];
   OfWaves<THREADS, int> of_wave;
 };
 
-DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const int *slots, bf16 *output, int topk,
-                   float scale) {
-  auto &[scratch, queries, partial, weights, keeps, totals, of_wave] = shared;
-  const float minus_infinity = -__builtin_inff();
-  const float scale_of_log2 = scale * 1.44269504f;
+// Where load `load` of the four of a fragment's columns lies in a slot's row: loads are exchanged, so that lanes on
+// neighbouring slots or loads meet no bank twice, in either use of the rows.
+DEVICE int place_of_load(int slot, int fragment, int load) {
+  return fragment * 4 + (load ^ ((slot >> 1 & 1) * 2 + (slot >> 2 & 1)));
+}
 
-  int used = 0;
-  for (int i = thread_id(); i < topk; i += THREADS) used = slots[i] >= 0 ? i + 1 : used;
-  used = reduce_workgroup<Maximum, THREADS>(used, of_wave);
-  for (int i = thread_id(); i < HEADS * LOADS_PER_SLOT; i += THREADS)
-    from_fp8x16(((const uint32x4 *)query)[i], *(float (*)[LOAD])(&queries[0][0] + i * LOAD));
+// Weights lie in the order in which a lane takes them: its four slots of 16 are four apart.
+DEVICE int place_of_weight(int slot) { return slot / TILE * TILE + slot % 4 * 4 + slot % TILE / 4; }
 
-  // A thread sums 4 columns of its share of the slots, and keeps the softmax of one head. Where heads are
-  // fewer, the surplus threads repeat the last one: whole waves take part in its reductions.
-  int column_thread = thread_id() % COLUMN_THREADS, value_part = thread_id() / COLUMN_THREADS;
-  int score_slot = thread_id() % SLOTS;
-  bool keeps_head = thread_id() / SLOTS < HEADS;
-  int score_head = keeps_head ? thread_id() / SLOTS : HEADS - 1;
-  float sums[HEADS][COLUMNS_PER_THREAD] = {};
-  float largest = minus_infinity, total = 0;
-  Tile tile = load_tile(cache, slots, 0, used);
-  for (int first = 0; first < used; first += SLOTS) {
-    barrier();  // the last tile's readers are done
-    store_tile(tile, scratch.keys);
-    barrier();
-    tile = load_tile(cache, slots, first + SLOTS, used);
-    multiply_queries(queries, scratch.keys, partial);
-    barrier();
-    float score = 0;
+struct Selection {
+  const int *slots;
+  int count, split;
+};
+
+// This thread's slot of the tile that the split takes in `round`, or -1.
+DEVICE int slot_of(const Selection &selection, int round) {
+  int index = (round * SPLITS + selection.split) * SLOTS + thread_id() / THREADS_PER_SLOT;
+  return index < selection.count ? selection.slots[index] : -1;
+}
+
+struct SlotPart {
+  uint32x4 loads[LOADS_PER_THREAD];
+};
+
+// This thread's part of the row of `slot`; zeros where that is -1.
+DEVICE SlotPart load_part(const uint8 *cache, int slot) {
+  SlotPart part;
+  const uint8 *source = cache + slot_offset(slot, WIDTH) + thread_id() % THREADS_PER_SLOT * LOAD;
 #pragma unroll
-    for (int part = 0; part < SCORE_PARTS; ++part) score += partial[part][score_head][score_slot];
-    bool valid = first + score_slot < used && slots[first + score_slot] >= 0;
-    score = valid ? score * scale_of_log2 : minus_infinity;
-    float highest = Maximum::combine(reduce_lanes<Maximum, SLOTS>(score), largest);
-    bool nothing_yet = highest == minus_infinity;
-    float weight = nothing_yet ? 0 : exponential2(score - highest);
-    float keep = nothing_yet ? 1 : exponential2(largest - highest);
-    largest = highest;
-    total = total * keep + reduce_lanes<Sum, SLOTS>(weight);
-    if (keeps_head) {
-      weights[score_head][score_slot] = weight;
-      keeps[score_head] = keep;
-    }
-    barrier();
-    if (value_part < VALUE_PARTS) {
-#pragma unroll
-      for (int head = 0; head < HEADS; ++head)
-#pragma unroll
-        for (int c = 0; c < COLUMNS_PER_THREAD; ++c) sums[head][c] *= keeps[head];
-#pragma unroll 4
-      for (int slot = value_part; slot < SLOTS; slot += VALUE_PARTS) {
-        float4 value = from_fp8x4(((const uint32 *)scratch.keys[slot])[column_thread]);
-#pragma unroll
-        for (int head = 0; head < HEADS; ++head)
-#pragma unroll
-          for (int c = 0; c < COLUMNS_PER_THREAD; ++c) sums[head][c] += weights[head][slot] * value[c];
-      }
-    }
+  for (int i = 0; i < LOADS_PER_THREAD; ++i) {
+    part.loads[i] = 0;
+    if (slot >= 0) part.loads[i] = *(const uint32x4 *)(source + i * THREADS_PER_SLOT * LOAD);
   }
+  return part;
+}
 
-  if (keeps_head && score_slot == 0) totals[score_head] = total;
+DEVICE void store_part(Shared &shared, const SlotPart &part, int slot) {
+  int index = thread_id() / THREADS_PER_SLOT, first = thread_id() % THREADS_PER_SLOT;
+  if (first == 0) shared.slots[index] = slot;
 #pragma unroll
-  for (int head = 0; head < HEADS; ++head) {
-    barrier();
-    if (value_part < VALUE_PARTS)
+  for (int i = 0; i < LOADS_PER_THREAD; ++i)
+    shared.rows[index][place_of_load(index, i, first)] = part.loads[i];
+}
+
+using QueryParts = uint32x4[FRAGMENTS_PER_SLICE][HEAD_PARTS];
+
+// The columns of this wave's slice; heads past the last repeat it.
+DEVICE void load_query(const uint8 *query, int heads, int slice, QueryParts &parts) {
 #pragma unroll
-      for (int c = 0; c < COLUMNS_PER_THREAD; ++c)
-        scratch.sums[value_part][column_thread * COLUMNS_PER_THREAD + c] = sums[head][c];
-    barrier();
-    for (int column = thread_id(); column < VALUE_DIM; column += THREADS) {
-      float sum = 0;
+  for (int f = 0; f < FRAGMENTS_PER_SLICE; ++f)
 #pragma unroll
-      for (int part = 0; part < VALUE_PARTS; ++part) sum += scratch.sums[part][column];
-      output[head * VALUE_DIM + column] = to_bf16(used > 0 ? sum / totals[head] : 0.0f);
+    for (int part = 0; part < HEAD_PARTS; ++part) {
+      int head = fragment_row(part), fragment = slice * FRAGMENTS_PER_SLICE + f;
+      const uint8 *source = query + (head < heads ? head : heads - 1) * WIDTH;
+      if (fragment < FRAGMENTS)
+        parts[f][part] = *(const uint32x4 *)(source + fragment * FRAGMENT_COLUMNS + fragment_tile() * LOAD);
+    }
+}
+
+// scores[slice]: products of the query with this wave's 16 slots over its slice of the columns.
+DEVICE void multiply_keys(Shared &shared, const QueryParts &query, int slot_tile, int slice) {
+  Accumulator sums;
+#pragma unroll
+  for (int f = 0; f < FRAGMENTS_PER_SLICE; ++f) {
+    int fragment = slice * FRAGMENTS_PER_SLICE + f;
+    if (fragment >= FRAGMENTS) break;
+    Fragment keys;
+#pragma unroll
+    for (int part = 0; part < FRAGMENT_PARTS; ++part) {
+      int slot = slot_tile * TILE + fragment_row(part);
+      keys.part[part] = shared.rows[slot][place_of_load(slot, fragment, fragment_tile())];
+    }
+#pragma unroll
+    for (int part = 0; part < HEAD_PARTS; ++part)
+      multiply_part(keys, query[f][part], sums.element + part * PART_COLUMNS);
+  }
+#pragma unroll
+  for (int c = 0; c < HEADS_PER_LANE; ++c)
+#pragma unroll
+    for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
+      shared.scores[slice][accumulator_column(c)][slot_tile * TILE + accumulator_row(r)] = sums.element[c][r];
+}
+
+// Of one head, in base 2: the largest score so far, and the sum of the weights relative to it.
+struct Softmax {
+  float largest, total;
+};
+
+// Turns the head's scores of a tile into weights; what was summed before must be multiplied by its `keeps`.
+DEVICE void update_softmax(Shared &shared, Softmax &softmax, float scale_of_log2) {
+  int head = thread_id() / THREADS_PER_HEAD, first = thread_id() % THREADS_PER_HEAD;
+  float scores[SLOTS_PER_THREAD], highest = softmax.largest;
+#pragma unroll
+  for (int i = 0; i < SLOTS_PER_THREAD; ++i) {
+    int slot = first + i * THREADS_PER_HEAD;
+    float score = shared.scores[0][head][slot];
+#pragma unroll
+    for (int slice = 1; slice < SLICES; ++slice) score += shared.scores[slice][head][slot];
+    scores[i] = shared.slots[slot] < 0 ? -__builtin_inff() : score * scale_of_log2;
+    highest = Maximum::combine(scores[i], highest);
+  }
+  highest = reduce_lanes<Maximum, THREADS_PER_HEAD>(highest);
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < SLOTS_PER_THREAD; ++i) {
+    // Not by subtraction alone: without any slot so far, infinity - infinity is no number.
+    float weight = scores[i] == -__builtin_inff() ? 0 : exponential2(scores[i] - highest);
+    shared.weights[head][place_of_weight(first + i * THREADS_PER_HEAD)] = to_float16x2(weight, 0);
+    sum += weight;
+  }
+  float keep = softmax.largest == -__builtin_inff() ? 0 : exponential2(softmax.largest - highest);
+  softmax.total = softmax.total * keep + reduce_lanes<Sum, THREADS_PER_HEAD>(sum);
+  softmax.largest = highest;
+  if (first == 0) shared.keeps[head] = keep;
+}
+
+using ValueSums = Accumulator[STRIPS_PER_WAVE][WORD_TILES];
+
+DEVICE void scale_values(ValueSums &sums, const float (&factors)[HEAD_COLUMNS]) {
+#pragma unroll
+  for (int c = 0; c < HEADS_PER_LANE; ++c) {
+    float factor = factors[accumulator_column(c)];
+#pragma unroll
+    for (int s = 0; s < STRIPS_PER_WAVE; ++s)
+#pragma unroll
+      for (int tile = 0; tile < WORD_TILES; ++tile)
+#pragma unroll
+        for (int r = 0; r < ACCUMULATOR_ROWS; ++r) sums[s][tile].element[c][r] *= factor;
+  }
+}
+
+DEVICE void multiply_values(const Shared &shared, ValueSums &sums) {
+#pragma unroll
+  for (int step = 0; step < STEPS; ++step) {
+    uint32x2 weights[HEAD_PARTS];
+#pragma unroll
+    for (int part = 0; part < HEAD_PARTS; ++part)
+      weights[part] = *(const uint32x2 *)&shared.weights[fragment_row(part)]
+                                                        [step * TILE + fragment_tile() * HALF_COLUMNS_PER_LANE];
+#pragma unroll
+    for (int s = 0; s < STRIPS_PER_WAVE; ++s) {
+      int strip = uniform_wave_id() * STRIPS_PER_WAVE + s;
+      if (strip >= STRIPS) break;
+      uint32 words[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        int slot = step * TILE + i * 4 + fragment_tile(), column = strip * WORD_COLUMNS + lane_word() * 4;
+        int place = place_of_load(slot, column / FRAGMENT_COLUMNS, column % FRAGMENT_COLUMNS / LOAD);
+        words[i] = shared.rows[slot][place][lane_word() % 4];
+      }
+      HalfFragment values[WORD_TILES];
+      f16_from_words(words, values);
+#pragma unroll
+      for (int tile = 0; tile < WORD_TILES; ++tile)
+#pragma unroll
+        for (int part = 0; part < HEAD_PARTS; ++part)
+          multiply_part_f16(values[tile], weights[part], sums[s][tile].element + part * PART_COLUMNS);
     }
   }
 }
 
-DEVICE void sparse_mla(Workgroup workgroup, Shared &shared, const uint8 *query, const uint8 *cache, const int *slots, bf16 *output,
-                       int heads, int topk, int scale) {
-  int row = workgroup.x;
-  int64 head = int64(row) * heads + workgroup.y * HEADS;
-  attend(shared, query + head * WIDTH, cache, slots + row_major_offset(row, 0, topk), output + head * VALUE_DIM, topk,
+// Heads lie SPLITS * VALUE_DIM apart.
+DEVICE void store_values(const ValueSums &sums, int heads, uint16 *values) {
+#pragma unroll
+  for (int s = 0; s < STRIPS_PER_WAVE; ++s) {
+    int strip = uniform_wave_id() * STRIPS_PER_WAVE + s;
+    if (strip >= STRIPS) break;
+#pragma unroll
+    for (int c = 0; c < HEADS_PER_LANE; ++c) {
+      int head = accumulator_column(c);
+      if (head >= heads) continue;
+#pragma unroll
+      for (int quad = 0; quad < QUADS; ++quad) {
+        // Four neighbouring columns, of a lane's word.
+        float four[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          four[i] = sums[s][i / FRAGMENT_PARTS].element[c][quad * FRAGMENT_PARTS + i % FRAGMENT_PARTS];
+        int column = strip * WORD_COLUMNS + word_column(0, accumulator_row(quad * FRAGMENT_PARTS));
+        *(uint32x2 *)(values + int64(head) * (SPLITS * VALUE_DIM) + column) = {to_float16x2(four[0], four[1]),
+                                                                               to_float16x2(four[2], four[3])};
+      }
+    }
+  }
+}
+
+// `values` and `log_sums` start at the first head's split.
+DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const Selection &selection, uint16 *values,
+                   float *log_sums, int heads, float scale) {
+  int slot = slot_of(selection, 0);
+  SlotPart part = load_part(cache, slot);
+  int wave = uniform_wave_id(), slot_tile = wave % SLOT_TILES, slice = wave / SLOT_TILES;
+  QueryParts queries;
+  load_query(query, heads, slice, queries);
+  int rounds = divide_up(divide_up(selection.count, SLOTS), SPLITS), used = 0;
+  for (int round = 0; round < rounds; ++round) used = slot_of(selection, round) >= 0 ? round + 1 : used;
+  used = reduce_workgroup<Maximum, THREADS>(used, shared.of_wave);
+
+  Softmax softmax = {-__builtin_inff(), 0};
+  ValueSums sums;
+  for (int round = 0; round < used; ++round) {
+    barrier();  // the last tile's readers are done
+    store_part(shared, part, slot);
+    barrier();
+    slot = slot_of(selection, round + 1);
+    part = load_part(cache, slot);
+    multiply_keys(shared, queries, slot_tile, slice);
+    barrier();
+    update_softmax(shared, softmax, scale * 1.44269504f);
+    barrier();
+    if (round > 0) scale_values(sums, shared.keeps);
+    multiply_values(shared, sums);
+  }
+
+  constexpr float LOG_2 = 0.693147181f;
+  barrier();
+  int head = thread_id() / THREADS_PER_HEAD;
+  if (thread_id() % THREADS_PER_HEAD == 0) {
+    shared.keeps[head] = used > 0 ? 1.0f / softmax.total : 0.0f;
+    if (head < heads)
+      log_sums[head * SPLITS] =
+          used > 0 ? (softmax.largest + logarithm2(softmax.total)) * LOG_2 : -__builtin_inff();
+  }
+  barrier();
+  scale_values(sums, shared.keeps);
+  store_values(sums, heads, values);
+}
+
+DEVICE void sparse_mla(Workgroup workgroup, Shared &shared, const uint8 *query, const uint8 *cache, const int *slots,
+                       uint16 *values, float *log_sums, int heads, int topk, int scale) {
+  int row = workgroup.z, split = workgroup.y, first = workgroup.x * HEADS;
+  int64 head = int64(row) * heads + first, index = head * SPLITS + split;
+  attend(shared, query + head * WIDTH, cache, {slots + row_major_offset(row, 0, topk), topk, split},
+         values + index * VALUE_DIM, log_sums + index, heads - first < HEADS ? heads - first : HEADS,
          __builtin_bit_cast(float, scale));
 }

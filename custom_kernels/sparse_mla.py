@@ -1,10 +1,8 @@
-"""Attention of absorbed MLA queries over the selected slots of the latent cache.
+"""Attention of absorbed MLA queries over the selected slots of the latent cache, in parts.
 
-Source: SGLang `tilelang_sparse_fwd` in FP8 (no scales: values stand for themselves), with the probabilities
-left unquantised.
+Source: SGLang `sparse_mla_fwd_decode_partial_fp8` (no scales: values stand for themselves), with the probabilities
+left unquantised. `value_up_group_quant` combines the parts.
 """
-
-from math import gcd
 
 import torch
 
@@ -14,62 +12,80 @@ from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import PAGE_TOKENS
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.require import require_tensor
+from predecode.custom_kernels.row_workgroups import THREADS
 from predecode.custom_kernels.targets import Target
-from predecode.custom_kernels.values import LatentCache
+from predecode.custom_kernels.values import AttentionParts, LatentCache
 
-THREADS = 256
-HEADS = 8
-"""Most heads of one GPU workgroup, which reads the selected slots once for all of them."""
-CPU_HEADS = 16
-"""The same of a CPU workgroup."""
-COLUMN_MULTIPLE = 16
-"""Kernels read 16 columns at a time."""
+HEADS = 16
+"""Most heads of one workgroup, which reads the selected slots once for all of them."""
+TILE_SLOTS = 64
+"""Slots that a workgroup gathers at a time."""
+WORKGROUPS = 256
+"""Aimed at: enough to fill any of the chips, and no more parts to combine than that takes."""
+COLUMN_MULTIPLE = 64
+"""Columns of a step of the GPU kernel, along the keys and along the values."""
+
+
+def splits_of(rows: int, heads: int, topk: int) -> int:
+    """Into how many parts the slots of each row are split."""
+    return max(1, min(-(-topk // TILE_SLOTS), WORKGROUPS // (rows * -(-heads // HEADS))))
 
 
 def reference(
-    query: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor, value_dim: int, scale: float
-) -> torch.Tensor:
-    element_format, width = FORMAT_OF_DTYPE[query.dtype], query.shape[2]
-    valid = slots >= 0
-    rows = cache.reshape(-1, width * element_format.itemsize)[slots.clamp_min(0).long()]
+    query: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor, value_dim: int, scale: float, splits: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    element_format = FORMAT_OF_DTYPE[query.dtype]
+    (rows, heads, width), topk = query.shape, slots.shape[1]
+    rounds = -(-topk // (TILE_SLOTS * splits))
+    split, index = torch.arange(splits)[:, None], torch.arange(rounds * TILE_SLOTS)
+    index = (index // TILE_SLOTS * splits + split) * TILE_SLOTS + index % TILE_SLOTS
+    index = index.to(slots.device).flatten()
+    chosen = torch.where(index < topk, slots[:, index.clamp_max(topk - 1)], -1).reshape(rows * splits, -1)
+    valid = chosen >= 0
+    stored = cache.reshape(-1, width * element_format.itemsize)[chosen.clamp_min(0).long()]
     # Invalid entries read slot 0, which may hold NaN: they leave both products as zeros.
-    keys = torch.where(valid[..., None], bytes_to_elements(rows, element_format).float(), 0.0)
-    scores = torch.bmm(query.float(), keys.transpose(1, 2)) * scale
+    keys = torch.where(valid[..., None], bytes_to_elements(stored, element_format).float(), 0.0)
+    queries = query.float()[:, None].expand(rows, splits, heads, width).reshape(rows * splits, heads, width)
+    scores = torch.bmm(queries, keys.transpose(1, 2)) * scale
     scores = torch.where(valid[:, None], scores, float("-inf"))
     largest = torch.where(valid.any(1)[:, None], scores.amax(2), 0.0)
     weights = torch.exp(scores - largest[..., None])
-    total = weights.sum(2, keepdim=True)
-    output = torch.bmm(weights, keys[..., :value_dim]) / torch.where(total == 0, 1.0, total)
-    return output.to(element_format.activation_dtype)
+    total = weights.sum(2)
+    values = torch.bmm(weights, keys[..., :value_dim]) / torch.where(total == 0, 1.0, total)[..., None]
+    log_sums = torch.where(valid.any(1)[:, None], largest + torch.log(total), float("-inf"))
+    values = values.reshape(rows, splits, heads, value_dim).transpose(1, 2).contiguous()
+    log_sums = log_sums.reshape(rows, splits, heads).transpose(1, 2).contiguous()
+    return values.to(_parts_dtype(query)), log_sums
 
 
-def _fake(query, cache, slots, value_dim, scale):
-    dtype = FORMAT_OF_DTYPE[query.dtype].activation_dtype
-    return query.new_empty((*query.shape[:2], value_dim), dtype=dtype)
+def _parts_dtype(query: torch.Tensor) -> torch.dtype:
+    return torch.float16 if FORMAT_OF_DTYPE[query.dtype].is_quantized else torch.float32
+
+
+def _fake(query, cache, slots, value_dim, scale, splits):
+    rows, heads, _ = query.shape
+    values = query.new_empty((rows, heads, splits, value_dim), dtype=_parts_dtype(query))
+    return values, query.new_empty((rows, heads, splits), dtype=torch.float32)
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
     rows, heads, width = call["query"].shape
-    value_dim, topk = call["value_dim"], call["slots"].shape[1]
-    quantized = FORMAT_OF_DTYPE[call["query"].dtype] == target.element_format
-    if not quantized or width % COLUMN_MULTIPLE or value_dim % COLUMN_MULTIPLE:
+    value_dim, topk, splits = call["value_dim"], call["slots"].shape[1], call["splits"]
+    if FORMAT_OF_DTYPE[call["query"].dtype] != target.element_format:
         return None
-    operands, constants = ("query", "cache", "slots"), (heads, topk, float_bits(call["scale"]))
-    widths = (("WIDTH", width), ("VALUE_DIM", value_dim))
-    if not target.has_hip_kernels:
-        groups = -(-heads // CPU_HEADS)
-        return Launch("sparse_mla.cpp", "sparse_mla", operands, constants, (groups, rows, 1), defines=widths)
-    together = gcd(heads, HEADS)
-    while together > 1 and rows * heads // together < target.compute_units:
-        together //= 2  # few rows: rather more workgroups than fewer reads
+    defines = (("WIDTH", width), ("VALUE_DIM", value_dim), ("SPLITS", splits))
+    if target.has_hip_kernels:
+        if width % COLUMN_MULTIPLE or value_dim % COLUMN_MULTIPLE:
+            return None
+        defines = (("HEADS", min(heads, HEADS)), *defines)
     return Launch(
-        source="sparse_mla.hip",
+        source="sparse_mla.hip" if target.has_hip_kernels else "sparse_mla.cpp",
         symbol="sparse_mla",
-        operands=operands,
-        constants=constants,
-        workgroups=(rows, heads // together, 1),
+        operands=("query", "cache", "slots"),
+        constants=(heads, topk, float_bits(call["scale"])),
+        workgroups=(-(-heads // HEADS), splits, rows),
         workgroup_size=(THREADS, 1, 1),
-        defines=(("HEADS", together), *widths),
+        defines=defines,
     )
 
 
@@ -78,7 +94,7 @@ def _touched(call: Call) -> dict[str, int]:
 
 
 OP = define_op(
-    "sparse_mla(Tensor query, Tensor cache, Tensor slots, int value_dim, float scale) -> Tensor",
+    "sparse_mla(Tensor query, Tensor cache, Tensor slots, int value_dim, float scale, int splits) -> (Tensor, Tensor)",
     reference,
     _fake,
     launch=_launch,
@@ -88,22 +104,23 @@ OP = define_op(
 
 def sparse_mla(
     query: torch.Tensor, cache: LatentCache, slots: torch.Tensor, value_dim: int, scale: float
-) -> torch.Tensor:
-    """``softmax_j(scale * query[t, h] . row_j) @ row_j[:value_dim]`` over the cache rows j in ``slots[t]``.
+) -> AttentionParts:
+    """``softmax_j(scale * query[t, h] . row_j) @ row_j[:value_dim]`` over parts of the cache rows j in ``slots[t]``.
 
-    ``query`` [T, h, W] in an element format, W = latent + rope columns; ``cache`` with rows of W elements of
-    that format; ``slots`` int32 [T, topk], where -1 is no slot (and no slot at all gives zeros). Returns bf16
-    [T, h, value_dim], float32 where the format does not quantise; accumulated in float32.
+    ``query`` [T, h, W] in an element format, W = latent + rope columns; ``cache`` with rows of W elements of that
+    format; ``slots`` int32 [T, topk], where -1 is no slot. Tile i of 64 slots belongs to part i % parts; how many
+    parts there are follows from the shapes (`splits_of`). Accumulated in float32.
     """
     element_format = FORMAT_OF_DTYPE.get(query.dtype)
     if element_format is None:
         expected = ", ".join(str(dtype) for dtype in FORMAT_OF_DTYPE)
         raise ValueError(f"sparse_mla: query is {query.dtype}, expected one of {expected}")
     require_tensor("sparse_mla", "query", query, query.dtype, ("T", "h", "W"))
-    rows, _, width = query.shape
+    rows, heads, width = query.shape
     page_bytes = PAGE_TOKENS * width * element_format.itemsize
     require_tensor("sparse_mla", "cache", cache.data, torch.int8, ("pages", page_bytes))
     require_tensor("sparse_mla", "slots", slots, torch.int32, (rows, "topk"))
     if not 0 < value_dim <= width:
         raise ValueError(f"sparse_mla: value_dim is {value_dim}, expected 1 to the query's {width} columns")
-    return torch.ops.predecode.sparse_mla(query, cache.data, slots, value_dim, scale)
+    splits = splits_of(rows, heads, slots.shape[1])
+    return AttentionParts(*torch.ops.predecode.sparse_mla(query, cache.data, slots, value_dim, scale, splits))

@@ -1,27 +1,247 @@
 // Cache slots of each row's largest logits in ascending position: one workgroup per row.
+//
+// A row of up to 8192 logits is read once, into workgroup memory. Of a longer one a sample gives a bound that most
+// likely the wanted and few others reach; one more reading lists those that do, and the choice is made in the list.
+// Where the logits defeat this (too many equal, not finite, a bound that fails), radix selection decides instead.
+// The chosen are marked in a bitmap, which puts them in order.
 #include "layouts.h"
+#include "linear_select.h"
 #include "radix_select.h"
+#include "uniform.h"
 
-DEVICE void select_row_slots(SelectShared &shared, const float *logits, int length, const int *pages, int *slots,
-                             int topk) {
-  auto slot_of = [=](int position) {
-    return pages[position / PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS;
+constexpr int THREADS = 256;
+constexpr int CHUNK = 8192;
+constexpr int LIST = 4096;
+constexpr int WORD = 32;
+constexpr int WORDS = 8192;
+constexpr int BATCH = 8;  // loads of 16 bytes that a thread has in flight
+
+struct Listed {
+  float value[LIST];
+  int position[LIST];
+};
+
+struct Shared {
+  LinearShared<THREADS> linear;
+  uint32 chunk_words[CHUNK / WORD];
+  int listed;
+  union {
+    float chunk[CHUNK];  // where the list's values lie too
+    Listed list;
+    uint32 words[WORDS];
   };
-  if (length <= topk) {
-    for (int rank = thread_id(); rank < topk; rank += SELECT_THREADS)
-      slots[rank] = rank < length ? slot_of(rank) : -1;
-    return;
-  }
-  Selection selection = select_largest(logits, length, topk, shared);
-  visit_selected(logits, length, topk, selection, shared,
-                 [=](int position, int rank) { slots[rank] = slot_of(position); });
+};
+
+// A row's logits, its cache pages, and where its slots go.
+struct Row {
+  const float *logits;
+  int length;
+  const int *pages;
+  int *slots;
+  int topk;
+};
+
+DEVICE int slot_of(const Row &row, int position) {
+  return row.pages[position / PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS;
 }
 
-DEVICE void topk_slots(Workgroup workgroup, SelectShared &shared, const float *logits, const int *lengths, const int *block_table,
-                       int *slots, int width, int topk) {
-  int row = workgroup.x;
-  int length = lengths[row] < width ? lengths[row] : width;
-  select_row_slots(shared, logits + row_major_offset(row, 0, width), length,
-                   block_table + row_major_offset(row, 0, width / PAGE_TOKENS),
-                   slots + row_major_offset(row, 0, topk), topk);
+DEVICE float4 minus_infinities() { return -__builtin_inff(); }
+
+// Marks the chosen positions from `first` to `end` in `words`, of which the first holds `first`, a multiple of 64;
+// `value_of` gives a position's value.
+template <typename AnyThreshold, typename ValueOf>
+DEVICE void mark_chosen(int first, int end, AnyThreshold threshold, uint32 *words, ValueOf value_of) {
+#pragma unroll 4
+  for (int start = first + uniform_wave_id() * WAVE_SIZE; start < end; start += THREADS) {
+    int position = start + lane_id();
+    LaneMask chosen = ballot(position < end && chooses(threshold, value_of(position), position));
+    if (lane_id() == 0) *(LaneMask *)(words + (start - first) / WORD) = chosen;
+  }
+}
+
+// Stores the slots of the positions marked in `words` for the positions from `first` to `end`, from rank `rank` on;
+// returns the rank after the last. Of more than BINS ranks, those left over wait for no other.
+DEVICE int store_marked(const Row &row, const uint32 *words, int first, int end, int rank, Shared &shared) {
+  int *ordered = shared.linear.histogram.count;
+  int count = divide_up(end - first, WORD), own = divide_up(count, THREADS), from = thread_id() * own;
+  int upto = from + own < count ? from + own : count;
+  int marked = 0, total;
+  barrier();
+  for (int i = from; i < upto; ++i) marked += __builtin_popcount(words[i]);
+  int place = inclusive_sum_of_workgroup<THREADS>(marked, total, shared.linear.histogram.of_wave) - marked;
+  for (int i = from; i < upto; ++i)
+    for (uint32 word = words[i]; word; word &= word - 1, ++place) {
+      int position = first + i * WORD + __builtin_ctz(word);
+      if (place < BINS) ordered[place] = position;
+      else row.slots[rank + place] = slot_of(row, position);
+    }
+  barrier();
+  int ordered_count = total < BINS ? total : BINS;
+#pragma unroll 8
+  for (int i = thread_id(); i < ordered_count; i += THREADS) row.slots[rank + i] = slot_of(row, ordered[i]);
+  return rank + total;
+}
+
+// A value that the topk largest of a row longer than a chunk reach, and most likely not many others: estimated from a
+// sample, some five standard deviations low. Infinite if the sample gives none.
+DEVICE float bound_of(const Row &row, Shared &shared) {
+  constexpr int LINE = 32, LINES = CHUNK / LINE, LANES = LINE / 4;
+  Range own;
+  barrier();  // the chunk may still be written
+#pragma unroll
+  for (int i = 0; i < BATCH; ++i) {
+    int line = (i * THREADS + thread_id()) / LANES, in_line = thread_id() % LANES * 4;
+    float4 values = *(const float4 *)(row.logits + line * (row.length / LINE) / LINES * LINE + in_line);
+    *(float4 *)&shared.chunk[line * LINE + in_line] = values;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) extend(own, values[j]);
+  }
+  LinearBins bins = bins_over(range_of_workgroup(own, shared.linear));
+  if (!usable(bins)) return __builtin_inff();
+  int expected = uint64(row.topk) * CHUNK / row.length, wanted = expected + expected / 4 + 24;
+  Bin bin = bin_of_rank(shared.chunk, CHUNK, bins, wanted < CHUNK ? wanted : CHUNK, shared.linear.histogram);
+  return lower_end(bins, bin.index);
+}
+
+// Lists the positions whose logits are not below `bound`, in any order; returns how many they are, though only the
+// first LIST are kept.
+DEVICE int list_from(const Row &row, float bound, Shared &shared) {
+  auto load = [&](int first, float4 (&values)[BATCH]) {
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i) {
+      int position = first + (i * THREADS + thread_id()) * 4;
+      values[i] = minus_infinities();
+      if (position < row.length) values[i] = *(const float4 *)(row.logits + position);
+    }
+  };
+  float4 values[BATCH], next[BATCH];
+  load(0, values);
+  if (thread_id() == 0) shared.listed = 0;
+  barrier();
+  for (int first = 0; first < row.length; first += CHUNK) {
+    load(first + CHUNK, next);
+    uint32 reached = 0;
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) reached |= uint32(!(values[i][j] < bound)) << (4 * i + j);
+    for (; reached; reached &= reached - 1) {
+      int element = __builtin_ctz(reached);
+      int position = first + (element / 4 * THREADS + thread_id()) * 4 + element % 4;
+      if (position >= row.length) break;
+      int place = add_shared(shared.listed, 1);
+      if (place < LIST) shared.list.position[place] = position;
+    }
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i) values[i] = next[i];
+  }
+  barrier();
+  return uniform(shared.listed);
+}
+
+// Lists, with their values, most likely few more than the topk largest of a row longer than a chunk; returns how many
+// they are, or 0 where a list does not do, and gives the range `own` of this thread's part.
+DEVICE int list_largest(const Row &row, Range &own, Shared &shared) {
+  if (row.length > WORDS * WORD) return 0;
+  float bound = bound_of(row, shared);
+  int listed = bound < __builtin_inff() ? list_from(row, bound, shared) : 0;
+  if (listed < row.topk || listed > LIST) return 0;
+  own = {};
+#pragma unroll 8
+  for (int i = thread_id(); i < listed; i += THREADS) {
+    float value = row.logits[shared.list.position[i]];
+    shared.list.value[i] = value;
+    extend(own, value);
+  }
+  return listed;
+}
+
+// Marks the chosen of the list in `words`, which take the list's place.
+DEVICE void mark_listed(const Row &row, int listed, Threshold threshold, Shared &shared) {
+  int chosen[LIST / THREADS];
+#pragma unroll
+  for (int j = 0; j < LIST / THREADS; ++j) {
+    int i = j * THREADS + thread_id();
+    int position = i < listed ? shared.list.position[i] : -1;
+    chosen[j] = i < listed && chooses(threshold, shared.list.value[i], position) ? position : -1;
+  }
+  barrier();
+  for (int i = thread_id(); i * WORD < row.length; i += THREADS) shared.words[i] = 0;
+  barrier();
+#pragma unroll
+  for (int j = 0; j < LIST / THREADS; ++j)
+    if (chosen[j] >= 0)
+      __scoped_atomic_fetch_or(&shared.words[chosen[j] / WORD], 1u << chosen[j] % WORD, __ATOMIC_RELAXED,
+                               __MEMORY_SCOPE_WRKGRP);
+}
+
+// Marks the topk largest of the row's logits; false where their values do not allow it. A row up to a chunk is in
+// `chunk` and marked in `chunk_words`, a longer one in `words`. `own` is the range of this thread's part of the chunk.
+DEVICE bool mark_largest(const Row &row, Range own, Shared &shared) {
+  bool in_chunk = row.length <= CHUNK;
+  int count = in_chunk ? row.length : list_largest(row, own, shared);
+  if (count == 0) return false;
+  Range range = range_of_workgroup(own, shared.linear);
+  Threshold threshold;
+  auto position_of = [&](int i) { return in_chunk ? i : shared.list.position[i]; };
+  if (!linear_select(shared.chunk, count, range, row.topk, shared.linear, threshold, position_of)) return false;
+  if (in_chunk)
+    mark_chosen(0, row.length, threshold, shared.chunk_words, [&](int position) { return shared.chunk[position]; });
+  else
+    mark_listed(row, count, threshold, shared);
+  return true;
+}
+
+// The slots of the topk largest of the row's logits, of which there are more; `own` as above.
+DEVICE void select_largest(const Row &row, Range own, Shared &shared) {
+  constexpr int MOST = WORDS * WORD;
+  bool marked = mark_largest(row, own, shared);
+  uint32 *words = marked && row.length <= CHUNK ? shared.chunk_words : shared.words;
+  KeyThreshold threshold = {};
+  if (!marked) threshold = radix_select(row.logits, row.length, row.topk, shared.linear.histogram);
+  int rank = 0;
+  for (int first = 0; first < row.length; first += MOST) {
+    int end = row.length - first < MOST ? row.length : first + MOST;
+    barrier();  // the words, or the list in their place, may still be read
+    if (!marked) mark_chosen(first, end, threshold, words, [&](int position) { return row.logits[position]; });
+    rank = store_marked(row, words, first, end, rank, shared);
+  }
+}
+
+// The first chunk of the row into `chunk`, and the range of this thread's part of the first `length`.
+DEVICE Range load_chunk(Row &row, const int *length, int width, Shared &shared) {
+  float4 values[BATCH];
+#pragma unroll
+  for (int i = 0; i < BATCH; ++i) {
+    int position = (i * THREADS + thread_id()) * 4;
+    values[i] = minus_infinities();
+    if (position < width) values[i] = *(const float4 *)(row.logits + position);
+  }
+  // The logits are on their way while the length is: most rows have no others.
+  row.length = uniform(*length < width ? *length : width);
+  Range own;
+#pragma unroll
+  for (int i = 0; i < BATCH; ++i) {
+    int position = (i * THREADS + thread_id()) * 4;
+    *(float4 *)&shared.chunk[position] = values[i];
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      if (position + j < row.length) extend(own, values[i][j]);
+  }
+  return own;
+}
+
+DEVICE void topk_slots(Workgroup workgroup, Shared &shared, const float *logits, const int *lengths,
+                       const int *block_table, int *slots, int width, int topk) {
+  int index = workgroup.x;
+  Row row = {logits + row_major_offset(index, 0, width), 0,
+             block_table + row_major_offset(index, 0, width / PAGE_TOKENS), slots + row_major_offset(index, 0, topk),
+             topk};
+  Range own = load_chunk(row, lengths + index, width, shared);
+  if (row.length <= topk) {
+    for (int rank = thread_id(); rank < topk; rank += THREADS)
+      row.slots[rank] = rank < row.length ? slot_of(row, rank) : -1;
+  } else {
+    select_largest(row, own, shared);
+  }
 }

@@ -12,7 +12,7 @@ from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.require import require_tensor
 from predecode.custom_kernels.targets import Target
 
-THREADS = 1024
+THREADS = 256
 
 
 def reference(

@@ -55,3 +55,16 @@ class LatentCache:
     """
 
     data: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionParts:
+    """Attention outputs over disjoint parts of the attended tokens, each with a softmax of its own.
+
+    ``values`` [T, heads, parts, latent] in float16, which holds means of FP8 values to 11 bits (float32 where the
+    format does not quantise); zeros for a part without tokens. ``log_sums`` float32 [T, heads, parts]: natural
+    logarithm of the sum of the exponentials of a part's scores, -inf without tokens.
+    """
+
+    values: torch.Tensor
+    log_sums: torch.Tensor

@@ -5,27 +5,33 @@ has the workgroup counts. A copy, a fill, or a compiled dispatch that computes n
 target's exemptions name it.
 """
 
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import iree.compiler.ir as ir
 
 from predecode.custom_kernels.composition import shown_name
-from predecode.export.inject import DispatchKey
+from predecode.export.compiled_dispatch import accessed_spans, computes
+from predecode.export.data_dependencies import Access, dependencies, through
+from predecode.export.inject import DispatchKey, InjectedKernel
+from predecode.export.stream_ir import (
+    ACCESSES,
+    constant_of,
+    parameter_names,
+    reference_of,
+    segments_of,
+    storage_of,
+    symbol_of,
+    uniform_values,
+    walk,
+)
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import Audit, Binding, Dispatch, Exemption
 
-_ACCESS = {1: "read", 2: "write", 3: "read_write"}
-_INDEX_OPERATIONS = {"arith.constant", "arith.index_cast", "arith.index_castui"}
-_MOVING_EXTENSIONS = {"iree_linalg_ext.scatter", "iree_linalg_ext.gather", "iree_linalg_ext.map_store"}
-_VALUE_DIALECTS = ("arith.", "math.", "iree_linalg_ext.")
-_STRUCTURAL_LINALG = {"linalg.generic", "linalg.yield", "linalg.index", "linalg.fill", "linalg.transpose"}
-_STRUCTURAL_LINALG |= {"linalg.copy", "linalg.broadcast", "linalg.pack", "linalg.unpack"}
-_ELEMENT_BITS = re.compile(r"(?:f|bf|i|si|ui)(\d+)")
-
+_OBJECT_FILE = re.compile(r'path = "([^"]+)"')
+_COPY, _FILL, _DISPATCH = "stream.cmd.copy", "stream.cmd.fill", "stream.cmd.dispatch"
 
 class AuditError(PredecodeError):
     """A compiled module copies, fills, or moves data for nothing."""
@@ -37,26 +43,50 @@ def audit_entry_points(
     arguments: Mapping[str, Sequence[str]],
     exemptions: Sequence[Exemption],
     touched: Mapping[DispatchKey, Mapping[int, int]],
+    kernels: Sequence[InjectedKernel] = (),
 ) -> dict[str, Audit]:
     """Audit of each entry point; ``arguments`` gives the argument names of each, in order.
 
     Bytes are those of the bound ranges, but for bindings that ``touched`` (see `Injection`) gives less for.
+    ``kernels`` are those that the manifest lists, in its order.
 
     Raises `AuditError` naming the first command that is a fault and not exempted (an exemption's name is a
     shell pattern over dispatch names, or "copy" or "fill").
     """
     with ir.Context():
         stream, hal = ir.Module.parse(stream_ir), ir.Module.parse(hal_ir)
-        executables = {_symbol(op): op for op in stream.body.operations if op.name == "stream.executable"}
-        functions = {_symbol(op): op for op in stream.body.operations if op.name == "util.func"}
+        module = _Module(
+            executables={symbol_of(op): op for op in stream.body.operations if op.name.endswith(".executable")},
+            parameters=parameter_names(stream),
+            kernel_of_object={kernel.code.path.name: i for i, kernel in enumerate(kernels)},
+            touched=touched,
+        )
+        functions = {symbol_of(op): op for op in stream.body.operations if op.name == "util.func"}
         result = {}
         for name, argument_names in arguments.items():
-            counts = _workgroup_counts(hal, name)
-            reader = _EntryReader(
-                name, argument_names, functions[f"{name}$async"], executables, counts, touched
-            )
+            function = functions[f"{name}$async"]
+            reader = _EntryReader(name, argument_names, function, module, _workgroup_counts(hal, name))
             result[name] = reader.audit(exemptions)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """What dispatches of all entry points refer to; ``kernel_of_object`` is by the code objects' file names."""
+
+    executables: Mapping[str, ir.OpView]
+    parameters: Mapping[str, str]
+    kernel_of_object: Mapping[str, int]
+    touched: Mapping[DispatchKey, Mapping[int, int]]
+
+
+def _embedded_object(executable: ir.OpView) -> str | None:
+    """File name of the code object of ours that the executable embeds, None for a compiled one."""
+    for op in (executable.operation, *walk(executable)):
+        for attribute in ("objects", "hal.executable.objects"):
+            if attribute in op.attributes:
+                return _OBJECT_FILE.search(str(op.attributes[attribute]))[1]
+    return None
 
 
 @dataclass(slots=True)
@@ -64,22 +94,23 @@ class _EntryReader:
     name: str
     arguments: Sequence[str]
     function: ir.OpView
-    executables: Mapping[str, ir.OpView]
+    module: _Module
     workgroups: Mapping[str, list[tuple[int, ...]]]
-    touched: Mapping[DispatchKey, Mapping[int, int]]
 
     def audit(self, exemptions: Sequence[Exemption]) -> Audit:
-        operations = list(_walk(self.function))
-        copies = sum(op.name == "stream.cmd.copy" for op in operations)
-        fills = sum(op.name == "stream.cmd.fill" for op in operations)
+        operations = list(walk(self.function))
+        commands = [op for op in operations if op.name in (_COPY, _FILL, _DISPATCH)]
+        copies = sum(op.name == _COPY for op in commands)
+        fills = sum(op.name == _FILL for op in commands)
+        dispatched = [i for i, op in enumerate(commands) if op.name == _DISPATCH]
+        after = through(dependencies([self._accesses(op) for op in commands]), dispatched)
         taken = {symbol: iter(counts) for symbol, counts in self.workgroups.items()}
         dispatches, faults = [], ["copy"] * copies + ["fill"] * fills
-        for op in operations:
-            if op.name == "stream.cmd.dispatch":
-                dispatch, moves_only = self._dispatch(op, taken)
-                dispatches.append(dispatch)
-                if moves_only:
-                    faults.append(dispatch.name)
+        for index, before in zip(dispatched, after, strict=True):
+            dispatch, moves_only = self._dispatch(commands[index], taken, before)
+            dispatches.append(dispatch)
+            if moves_only:
+                faults.append(dispatch.name)
         return Audit(
             dispatches=tuple(dispatches),
             copies=copies,
@@ -113,81 +144,97 @@ class _EntryReader:
             used.append(Exemption(fault, reasons[0]))
         return tuple(dict.fromkeys(used))
 
-    def _dispatch(self, op: ir.Operation, taken) -> tuple[Dispatch, bool]:
-        entry = str(next(iter(ir.ArrayAttr(op.attributes["entry_points"]))))
-        path = [part.removeprefix("@").strip('"') for part in entry.split("::")]
-        executable = self.executables.get(path[0])
-        injected = re.fullmatch(r"predecode\.(\w+)\.\d+", path[-1])
-        kernel = executable is None or injected is not None
-        name = injected[1] if injected else path[-1].removeprefix(f"{self.name}$async_")
-        if kernel:
-            name = shown_name(name)
-        workgroups = next(taken[path[-1]])
-        # A compiled-in kernel has constants in its text, and operands that are only the compiler's offsets.
-        constants = () if injected else _uniform_constants(op)
-        partly = self.touched.get((path[-1], constants, workgroups), {})
-        sizes = partly if executable is None else _compiled_binding_bytes(executable, partly)
-        bindings = tuple(self._bindings(op, sizes))
+    def _dispatch(self, op: ir.Operation, taken, after: tuple[int, ...]) -> tuple[Dispatch, bool]:
+        symbol, executable, embedded = self._executable(op)
+        injected = re.fullmatch(r"predecode\.(\w+)\.\d+", symbol)
+        workgroups = next(taken[symbol])
+        # An executable of ours for the CPU is passed the offsets of its bindings, others their launch's constants.
+        constants = () if injected else tuple(constant_of(value) for value in uniform_values(op))
+        touched = self.module.touched.get((symbol, constants, workgroups), {})
+        bindings = tuple(self._bindings(op, touched))
+        name = injected[1] if injected else symbol.removeprefix(f"{self.name}$async_")
         dispatch = Dispatch(
-            name=name,
-            kind="kernel" if kernel else "compiled",
+            name=shown_name(name) if embedded else name,
+            kind="kernel" if embedded else "compiled",
             workgroups=workgroups,
             # A kernel that is given a buffer to write in place stores into it and does not read it.
             bytes_read=sum(b.bytes for b in bindings if b.access == "read"),
             bytes_written=sum(b.bytes for b in bindings if b.access != "read"),
             bindings=bindings,
+            after=after,
+            kernel=self.module.kernel_of_object.get(embedded),
         )
-        return dispatch, not kernel and not _computes(executable)
+        return dispatch, embedded is None and not computes(executable)
 
-    def _bindings(self, op: ir.Operation, sizes: Mapping[int, int]):
-        _, uniform, count, *_ = _segments(op)
-        operands = list(op.operands)[uniform:]
-        accesses = [ir.IntegerAttr(a).value for a in ir.ArrayAttr(op.attributes["resource_accesses"])]
-        for i, access in enumerate(accesses):
-            length = _constant(operands[3 * count + i])
-            yield Binding(self._source(operands[i]), _ACCESS[access], sizes.get(i, length))
+    def _executable(self, op: ir.Operation) -> tuple[str, ir.OpView, str | None]:
+        """The function that a dispatch calls, the executable it is in, and the code object that this embeds."""
+        path = reference_of(next(iter(ir.ArrayAttr(op.attributes["entry_points"]))))
+        executable = self.module.executables[path[0]]
+        return path[-1], executable, _embedded_object(executable)
 
-    def _source(self, value: ir.Value) -> str:
-        """Name of the argument or parameter that a resource captured by an execution region comes from."""
-        execute = value.owner.owner
-        captured = execute.operands[ir.BlockArgument(value).arg_number]
-        producer = captured.owner
+    def _bindings(self, op: ir.Operation, touched: Mapping[int, int]) -> Iterator[Binding]:
+        _, executable, _ = self._executable(op)
+        spans = [replace(s, size=touched.get(i, s.size)) for i, s in enumerate(accessed_spans(executable, op))]
+        for i, (access, resource, _, length) in enumerate(_bound_ranges(op)):
+            accessed = [span.size for span in spans if span.binding == i]
+            size = sum(accessed) if spans else touched.get(i, length)
+            yield Binding(self._source(resource), access, size, length if length > size else None)
+
+    def _accesses(self, op: ir.Operation) -> list[Access]:
+        """Buffer ranges that a command reads and writes."""
+        if op.name == _COPY:
+            # Operands: source, its size and offset, target, its size and offset, bytes.
+            source, _, first, target, _, second, length = op.operands
+            return [
+                _access(source, constant_of(first), constant_of(length), reads=True),
+                _access(target, constant_of(second), constant_of(length), writes=True, overwrites=True),
+            ]
+        if op.name == _FILL:
+            target, _, first, length, _ = op.operands
+            return [_access(target, constant_of(first), constant_of(length), writes=True, overwrites=True)]
+        _, executable, embedded = self._executable(op)
+        spans = accessed_spans(executable, op)
+        accesses = []
+        for i, (access, resource, offset, length) in enumerate(_bound_ranges(op)):
+            # A kernel of ours does not read what it writes in place, and leaves the rest as it was.
+            reads = access == "read" or (access == "read_write" and embedded is None)
+            writes, overwrites = access != "read", access == "write"
+            ranges = [(span.first, span.size) for span in spans if span.binding == i]
+            if not ranges or any(first is None for first, _ in ranges):
+                ranges = [(0, length)]
+            accesses += [_access(resource, offset + first, size, reads, writes, overwrites) for first, size in ranges]
+        return accesses
+
+    def _source(self, resource: ir.Value) -> str:
+        """Name of the argument or parameter that a resource comes from."""
+        storage, _ = storage_of(resource)
+        producer = storage.owner
         if producer.name == "stream.tensor.import":
             return self.arguments[ir.BlockArgument(producer.operands[0]).arg_number]
         if producer.name == "util.global.load":
-            return str(producer.attributes["global"]).removeprefix("@").strip('"')
-        return "transient" if "transient" in str(captured.type) else "result"
+            symbol = reference_of(producer.attributes["global"])[0]
+            return self.module.parameters.get(symbol, symbol)
+        return "transient" if "transient" in str(storage.type) else "result"
 
 
-def _symbol(op) -> str:
-    return ir.StringAttr(op.attributes["sym_name"]).value
+def _access(resource: ir.Value, offset: int, length: int, reads=False, writes=False, overwrites=False) -> Access:
+    storage, base = storage_of(resource)
+    return Access(storage, base + offset, base + offset + length, reads, writes, overwrites)
 
 
-def _walk(root) -> Iterable[ir.Operation]:
-    for region in root.regions:
-        for block in region.blocks:
-            for op in block.operations:
-                yield op.operation
-                yield from _walk(op.operation)
-
-
-def _segments(op: ir.Operation) -> list[int]:
-    return list(ir.DenseI32ArrayAttr(op.attributes["operandSegmentSizes"]))
-
-
-def _uniform_constants(op: ir.Operation) -> tuple[int, ...]:
-    _, uniform, *_ = _segments(op)
-    return tuple(_constant(value) for value in list(op.operands)[:uniform])
-
-
-def _constant(value: ir.Value) -> int:
-    return ir.IntegerAttr(value.owner.attributes["value"]).value
+def _bound_ranges(op: ir.Operation) -> Iterator[tuple[str, ir.Value, int, int]]:
+    """Access, resource, first byte and bytes of each binding of a dispatch."""
+    _, uniform, count, *_ = segments_of(op)
+    operands = list(op.operands)[uniform:]
+    for i, access in enumerate(ir.ArrayAttr(op.attributes["resource_accesses"])):
+        offset, length = (constant_of(operands[part * count + i]) for part in (2, 3))
+        yield ACCESSES[ir.IntegerAttr(access).value], operands[i], offset, length
 
 
 def _transient_bytes(op: ir.Operation) -> int:
     if op.name != "stream.resource.alloca" or "transient" not in str(op.results[0].type):
         return 0
-    return _constant(op.operands[0])
+    return constant_of(op.operands[0])
 
 
 def _workgroup_counts(hal: ir.Module, entry: str) -> dict[str, list[tuple[int, ...]]]:
@@ -195,42 +242,10 @@ def _workgroup_counts(hal: ir.Module, entry: str) -> dict[str, list[tuple[int, .
     recorders = re.compile(rf"_*{re.escape(entry)}\$async(_memoize_apply.*)?")
     counts: dict[str, list[tuple[int, ...]]] = {}
     for function in hal.body.operations:
-        if function.name != "util.func" or not recorders.fullmatch(_symbol(function)):
+        if function.name != "util.func" or not recorders.fullmatch(symbol_of(function)):
             continue
-        for op in _walk(function):
+        for op in walk(function):
             if op.name == "hal.command_buffer.dispatch":
-                symbol = str(op.operands[2].owner.attributes["entry_point"]).split("::")[-1]
-                counts.setdefault(symbol.removeprefix("@").strip('"'), []).append(
-                    tuple(_constant(op.operands[i]) for i in (3, 4, 5))
-                )
+                symbol = reference_of(op.operands[2].owner.attributes["entry_point"])[-1]
+                counts.setdefault(symbol, []).append(tuple(constant_of(op.operands[i]) for i in (3, 4, 5)))
     return counts
-
-
-def _computes(executable) -> bool:
-    """Whether any operation of a compiled executable makes a new value (index arithmetic does not count)."""
-    for op in _walk(executable):
-        name = op.name
-        if name in _INDEX_OPERATIONS or name in _MOVING_EXTENSIONS or name in _STRUCTURAL_LINALG:
-            continue
-        if name.startswith("linalg."):
-            return True
-        if name.startswith(_VALUE_DIALECTS) and any(str(r.type) != "index" for r in op.results):
-            return True
-    return False
-
-
-def _compiled_binding_bytes(executable, touched: Mapping[int, int]) -> dict[int, int]:
-    """Bytes of each binding of a compiled dispatch, from the tensors or bytes it is read or written as.
-
-    A binding may hold several buffers of the call; ``touched`` gives less for some of them, by place in the call.
-    """
-    sizes = {}
-    subspans = (op for op in _walk(executable) if op.name == "stream.binding.subspan")
-    for place, op in enumerate(subspans):
-        tensor = re.search(r"(?:tensor|memref)<((?:\d+x)*)([a-zA-Z]\w*)>>?$", str(op.results[0].type))
-        if tensor:
-            extents = [int(extent) for extent in tensor[1].split("x") if extent]
-            bits = 8 if tensor[2].startswith("f8") else int(_ELEMENT_BITS.fullmatch(tensor[2])[1])
-            index = ir.BlockArgument(op.operands[0]).arg_number
-            sizes[index] = sizes.get(index, 0) + touched.get(place, math.prod(extents) * bits // 8)
-    return sizes

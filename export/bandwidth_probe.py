@@ -33,9 +33,7 @@ def write_probe(folder: Path, target: Target, toolchain: Toolchain) -> records.B
     injection = inject(module, target, toolchain)
     compiled = compile_module(module, injection.kernels, target, toolchain)
     (folder / PROBE_FILE).write_bytes(compiled.vmfb)
-    audits = audit_entry_points(
-        compiled.stream_ir, compiled.hal_ir, {_FUNCTION: ["data"]}, (), injection.touched
-    )
+    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, {_FUNCTION: ["data"]}, (), injection.touched)
     return records.BandwidthProbe(
         module=PROBE_FILE,
         entry_point=records.EntryPoint(
@@ -43,9 +41,7 @@ def write_probe(folder: Path, target: Target, toolchain: Toolchain) -> records.B
             segment=_FUNCTION,
             rows=1,
             arguments=(records.TensorSpec("data", "input", (words,), "int32", "row-major"),),
-            results=(
-                records.TensorSpec("result", "output", (words // PIECE_WORDS,), "int32", "row-major"),
-            ),
+            results=(records.TensorSpec("result", "output", (words // PIECE_WORDS,), "int32", "row-major"),),
             audit=audits[_FUNCTION],
         ),
     )

@@ -15,7 +15,7 @@ _FUNCTION = "$FUNCTION"
 _BARRIER_NAME, _BARRIER_TYPE = "predecode.grid_barrier", "tensor<2xi32>"
 GRID_BARRIER = f'util.global private mutable @"{_BARRIER_NAME}" = dense<0> : {_BARRIER_TYPE}'
 """State of the barrier of resident grids (device/grid.h); each launch leaves it ready for the next."""
-_ITEM_BITS = {"f32": 32, "bf16": 16, "f8E4M3FN": 8, "f8E4M3FNUZ": 8, "i8": 8, "i32": 32, "i64": 64}
+_ITEM_BITS = {"f32": 32, "bf16": 16, "f16": 16, "f8E4M3FN": 8, "f8E4M3FNUZ": 8, "i8": 8, "i32": 32, "i64": 64}
 
 
 @dataclass(frozen=True, slots=True)

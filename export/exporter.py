@@ -1,12 +1,15 @@
 """One export: from a model's name to an artifact on disk."""
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from predecode.custom_kernels.layouts import PAGE_TOKENS
+from predecode.custom_kernels.occupancy import occupancy
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.audit import audit_entry_points
@@ -108,7 +111,7 @@ def _entry_points(
         for segment in segments
     }
     audits = audit_entry_points(
-        compiled.stream_ir, compiled.hal_ir, names, exemptions_of(target), injection.touched
+        compiled.stream_ir, compiled.hal_ir, names, exemptions_of(target), injection.touched, injection.kernels
     )
     return tuple(
         records.EntryPoint(
@@ -184,6 +187,7 @@ def _manifest(
             arch=target.arch,
             element_format=target.element_format.name,
             memory_bandwidth=target.memory_bandwidth,
+            compute_units=target.compute_units,
         ),
         geometry=records.Geometry(
             page_tokens=PAGE_TOKENS,
@@ -195,17 +199,23 @@ def _manifest(
         | {"clang": toolchain.version.removeprefix("clang version ")},
         module=MODULE_FILE,
         parameters=records.Parameters(PARAMETER_FILE, PARAMETER_SCOPE),
-        kernels=tuple(_kernel_record(kernel) for kernel in kernels),
+        kernels=tuple(_kernel_record(kernel, target) for kernel in kernels),
         entry_points=entry_points,
         golden=golden,
         bandwidth_probe=probe,
     )
 
 
-def _kernel_record(injected: InjectedKernel) -> records.KernelRecord:
-    return records.KernelRecord(
-        symbol=injected.composition.symbol,
-        source=injected.composition.source,
-        sha256=injected.code.sha256,
-        resources=injected.kernel.resources.as_dict() if injected.kernel else {},
+def _kernel_record(injected: InjectedKernel, target: Target) -> records.KernelRecord:
+    composition, kernel = injected.composition, injected.kernel
+    record = records.KernelRecord(composition.symbol, composition.source, injected.code.sha256, resources={})
+    if kernel is None:
+        return record
+    waves = -(-math.prod(composition.workgroup_size) // target.wave_size)
+    return replace(
+        record,
+        resources=kernel.resources.as_dict(),
+        waves_per_workgroup=waves,
+        occupancy=occupancy(kernel, waves, target),
+        instructions=kernel.instructions,
     )

@@ -31,6 +31,7 @@ _SCALARS = {
 _DTYPES = {
     "f32": torch.float32,
     "bf16": torch.bfloat16,
+    "f16": torch.float16,
     "f8E4M3FN": torch.float8_e4m3fn,
     "f8E4M3FNUZ": torch.float8_e4m3fnuz,
     "si8": torch.int8,
@@ -246,11 +247,12 @@ class _Dispatch:
 
     def _require_no_way_back(self, value: ir.Value, call: _TracedCall) -> None:
         """Refuse an operand that another operation makes from results of this very dispatch."""
-        waiting = [value]
+        waiting, seen = [value], set()
         while waiting:
             owner = waiting.pop().owner
-            if isinstance(owner, ir.Block):
+            if isinstance(owner, ir.Block) or owner in seen:
                 continue
+            seen.add(owner)
             for operand in owner.operands:
                 if operand in self.results:
                     raise PredecodeError(

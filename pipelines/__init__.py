@@ -5,6 +5,7 @@ from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.golden_check import compare
 from predecode.pipelines.inspection import inspect
 from predecode.pipelines.pages import PagedSequence, PagePool
+from predecode.pipelines.prediction import predicted_layer
 from predecode.pipelines.running import run
 from predecode.pipelines.session import DecodeSession
 
@@ -16,5 +17,6 @@ __all__ = [
     "PredecodeError",
     "compare",
     "inspect",
+    "predicted_layer",
     "run",
 ]

@@ -1,17 +1,18 @@
 """`predecode inspect`: what an artifact's entry points do, from its manifest."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from predecode.pipelines.artifact import read_manifest
-from predecode.pipelines.manifest import Dispatch, EntryPoint, KernelRecord, Manifest
+from predecode.pipelines.layer_of_dispatch import layers_of_dispatches
+from predecode.pipelines.manifest import Dispatch, EntryPoint, Manifest
 from predecode.pipelines.measurement import Measurement, measure
+from predecode.pipelines.prediction import CHIPS, PredictedLayer, predicted_layers
 from predecode.pipelines.records import encode
 
 KIND_STYLES = {"kernel": "cyan", "compiled": "yellow"}
@@ -25,7 +26,8 @@ class Inspection:
     measured: Mapping[str, Measurement] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Keys: target, model, and per entry point its name, rows, dispatches and the rest of its audit."""
+        """Keys: target, model, kernels, predicted layers, and per entry point its name, rows, dispatches and the rest
+        of its audit."""
         manifest = self.manifest
         document = {
             "target": manifest.target.name,
@@ -33,6 +35,8 @@ class Inspection:
             "entry_points": [
                 _entry_json(manifest, entry, self.measured.get(entry.name)) for entry in manifest.entry_points
             ],
+            "kernels": encode(manifest.kernels),
+            "predicted_layers": [_prediction_json(layer) for layer in predicted_layers(manifest)],
         }
         return json.dumps(document, indent=1, sort_keys=True)
 
@@ -44,7 +48,9 @@ class Inspection:
 
     def print_to(self, console: Console) -> None:
         """Tables for a terminal."""
-        for part in _renderables(self.manifest, self.measured):
+        from predecode.pipelines.inspection_tables import tables
+
+        for part in tables(self.manifest, self.measured):
             console.print(part)
 
 
@@ -62,23 +68,26 @@ def floor_seconds(manifest: Manifest, dispatch: Dispatch) -> float | None:
     return (dispatch.bytes_read + dispatch.bytes_written) / bandwidth if bandwidth else None
 
 
-def format_bytes(count: int) -> str:
-    """Such as 1.5 MB; decimal units, as bandwidths are quoted in."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError
+def bound_bytes(dispatch: Dispatch) -> int:
+    """Bytes of all ranges that the dispatch is bound to: more than it moves where it needs only a part of one."""
+    return sum(binding.bound_bytes or binding.bytes for binding in dispatch.bindings)
 
 
-def format_seconds(seconds: float | None) -> str:
-    """Such as 12.30 µs; a dash for None."""
-    if seconds is None:
-        return "–"
-    microseconds = seconds * 1e6
-    digits = 3 if microseconds < 1 else 2 if microseconds < 100 else 0
-    return f"{microseconds:.{digits}f} µs"
+def waves(manifest: Manifest, dispatch: Dispatch) -> int | None:
+    """Waves of the whole grid; None where the workgroup's size is not known (a compiled dispatch, a CPU)."""
+    record = manifest.kernels[dispatch.kernel] if dispatch.kernel is not None else None
+    if record is None or record.waves_per_workgroup is None:
+        return None
+    return math.prod(dispatch.workgroups) * record.waves_per_workgroup
+
+
+def rounds(manifest: Manifest, dispatch: Dispatch) -> float | None:
+    """How many times the grid fills the whole chip at the kernel's occupancy; below one, a part of it idles."""
+    record = manifest.kernels[dispatch.kernel] if dispatch.kernel is not None else None
+    if record is None or record.occupancy is None or not manifest.target.compute_units:
+        return None
+    at_once = record.occupancy.workgroups_per_compute_unit * manifest.target.compute_units
+    return math.prod(dispatch.workgroups) / at_once
 
 
 def describe_model(manifest: Manifest) -> str:
@@ -115,10 +124,21 @@ def _entry_json(manifest: Manifest, entry: EntryPoint, measurement: Measurement 
                 "workgroups": list(dispatch.workgroups),
                 "bytes_read": dispatch.bytes_read,
                 "bytes_written": dispatch.bytes_written,
+                "bytes_bound": bound_bytes(dispatch),
+                "bindings": encode(dispatch.bindings),
                 "floor_seconds": floor_seconds(manifest, dispatch),
+                "layer": layer,
+                "level": level,
+                "after": list(dispatch.after),
+                "kernel": dispatch.kernel,
+                "waves": waves(manifest, dispatch),
+                "rounds": rounds(manifest, dispatch),
             }
-            for dispatch in audit.dispatches
+            for dispatch, layer, level in zip(
+                audit.dispatches, layers_of_dispatches(audit), audit.levels, strict=True
+            )
         ],
+        "levels": max(audit.levels, default=0),
         "copies": audit.copies,
         "fills": audit.fills,
         "transient_bytes": audit.transient_bytes,
@@ -127,93 +147,16 @@ def _entry_json(manifest: Manifest, entry: EntryPoint, measurement: Measurement 
     }
 
 
-def _renderables(manifest: Manifest, measured: Mapping[str, Measurement]) -> Iterator[RenderableType]:
-    target = manifest.target
-    yield Group(
-        Text(describe_model(manifest), style="bold"),
-        Text(
-            f"{target.name} ({target.arch}, {target.device}), {target.element_format}; "
-            f"{describe_geometry(manifest)}"
-        ),
-        Text(", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items())), style="dim"),
-        Text(),
-    )
-    for entry in manifest.entry_points:
-        yield _entry_table(manifest, entry)
-        if entry.name in measured:
-            yield _counters_table(entry, measured[entry.name])
-        yield _entry_summary(entry)
-    if manifest.kernels:
-        yield _kernel_table(manifest.kernels)
-
-
-def _entry_table(manifest: Manifest, entry: EntryPoint) -> Table:
-    dispatches = entry.audit.dispatches
-    times = [floor_seconds(manifest, dispatch) for dispatch in dispatches]
-    table = Table(title=f"{entry.name}: {len(dispatches)} dispatches", title_justify="left", show_footer=True)
-    table.add_column("#", justify="right")
-    table.add_column("dispatch", footer="total", no_wrap=True)
-    table.add_column("kind")
-    table.add_column("workgroups", justify="right")
-    table.add_column("read", justify="right", footer=format_bytes(sum(d.bytes_read for d in dispatches)))
-    table.add_column(
-        "written", justify="right", footer=format_bytes(sum(d.bytes_written for d in dispatches))
-    )
-    total = sum(times) if manifest.target.memory_bandwidth else None
-    table.add_column("floor", justify="right", footer=format_seconds(total))
-    for number, (dispatch, seconds) in enumerate(zip(dispatches, times, strict=True), 1):
-        table.add_row(
-            str(number),
-            dispatch.name,
-            Text(dispatch.kind, style=KIND_STYLES[dispatch.kind]),
-            " x ".join(map(str, dispatch.workgroups)),
-            format_bytes(dispatch.bytes_read),
-            format_bytes(dispatch.bytes_written),
-            format_seconds(seconds),
-        )
-    return table
-
-
-def _counters_table(entry: EntryPoint, measurement: Measurement) -> Table:
-    title = f"{entry.name}: counted while running, each row sees {measurement.context} tokens"
-    table = Table(title=title, title_justify="left")
-    table.add_column("#", justify="right")
-    table.add_column("dispatch", no_wrap=True)
-    for heading in ("instructions", "vector", "memory", "matrix operations", "loaded", "stored"):
-        table.add_column(heading, justify="right")
-    for number, (dispatch, counters) in enumerate(
-        zip(entry.audit.dispatches, measurement.dispatches, strict=True), 1
-    ):
-        classes = counters.wave_instructions
-        table.add_row(
-            str(number),
-            dispatch.name,
-            f"{sum(classes.values()):,}",
-            f"{classes['valu']:,}",
-            f"{classes['vmem'] + classes['smem']:,}",
-            f"{counters.matrix_operations:,}",
-            format_bytes(counters.bytes_loaded),
-            format_bytes(counters.bytes_stored),
-        )
-    return table
-
-
-def _entry_summary(entry: EntryPoint) -> Text:
-    audit = entry.audit
-    lines = [
-        f"{audit.copies} copies, {audit.fills} fills, {format_bytes(audit.transient_bytes)} transient; in "
-        f"place: {', '.join(audit.in_place) or 'none'}"
-    ]
-    lines += [f"exempted: {item.name} ({item.reason})" for item in audit.exempted]
-    return Text("\n".join(lines) + "\n")
-
-
-def _kernel_table(kernels: tuple[KernelRecord, ...]) -> Table:
-    names = sorted({name for kernel in kernels for name in kernel.resources})
-    table = Table(title=f"{len(kernels)} kernels", title_justify="left")
-    table.add_column("symbol", no_wrap=True)
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    for kernel in kernels:
-        table.add_row(kernel.symbol, *(str(kernel.resources.get(name, "")) for name in names))
-    return table
+def _prediction_json(layer: PredictedLayer) -> dict:
+    chips = {
+        chip.name: {"floor_seconds": layer.floor_seconds(chip), "predicted_seconds": layer.predicted_seconds(chip)}
+        for chip in CHIPS
+    }
+    return {
+        "layer": layer.layer,
+        "rows": layer.rows,
+        "dispatches": len(layer.dispatches),
+        "levels": layer.levels,
+        "bytes": layer.bytes,
+        "chips": chips,
+    }

@@ -30,20 +30,23 @@ class MadeUpSteps:
     def next_arguments(self) -> dict[str, np.ndarray]:
         """Arguments of the next step; raises a `PredecodeError` when the pool or the context is full."""
         placement = self._pool.append(self._sequences)
-        return {name: self._argument(spec, placement) for name, spec in self._wanted.items()}
+        return {
+            name: made_up_argument(spec, placement, self.tokens, self._noise) for name, spec in self._wanted.items()
+        }
 
-    def _argument(self, spec: TensorSpec, placement: RowPlacement) -> np.ndarray:
-        known = placement.as_arguments() | {"tokens": self.tokens}
-        if spec.name in known:
-            return known[spec.name]
-        if spec.name == "selected_slots":
-            return _latest_slots(spec, placement)
-        if np.dtype(spec.dtype).kind == "i":
-            raise PredecodeError(
-                f"the artifact takes {spec.name!r}, which cannot be made up; step it from Python"
-            )
-        noise = self._noise.standard_normal(spec.shape, np.float32)
-        return noise.astype(np.dtype(spec.dtype))
+
+def made_up_argument(
+    spec: TensorSpec, placement: RowPlacement, tokens: np.ndarray, noise: np.random.Generator
+) -> np.ndarray:
+    """A value for one argument of a step: known from ``placement`` and ``tokens``, else normal noise."""
+    known = placement.as_arguments() | {"tokens": tokens}
+    if spec.name in known:
+        return known[spec.name]
+    if spec.name == "selected_slots":
+        return _latest_slots(spec, placement)
+    if np.dtype(spec.dtype).kind == "i":
+        raise PredecodeError(f"the artifact takes {spec.name!r}, which cannot be made up; step it from Python")
+    return noise.standard_normal(spec.shape, np.float32).astype(np.dtype(spec.dtype))
 
 
 def _latest_slots(spec: TensorSpec, placement: RowPlacement) -> np.ndarray:

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from predecode.pipelines.kernel_record import KernelRecord
 from predecode.pipelines.records import RecordError, decode, encode
 
 FORMAT_VERSION = 1
@@ -20,7 +21,8 @@ class Model:
     """Which model, and which part of it. ``layers`` None is the whole decode step.
 
     ``config`` holds the Hugging Face fields; ``reduce`` is "none" or "external" (an entry point ends at each
-    all-reduce); ``schedule`` and ``fuse`` are how ops share dispatches; ``seed`` is that of random weights, None for a checkpoint's.
+    all-reduce); ``schedule`` and ``fuse`` are how ops share dispatches; ``seed`` is that of random weights, None
+    for a checkpoint's.
     """
 
     name: str
@@ -36,13 +38,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class TargetRecord:
-    """The chip. ``device`` is the IREE driver; ``memory_bandwidth`` in bytes per second (0: not quoted)."""
+    """The chip. ``device`` is the IREE driver; ``memory_bandwidth`` in bytes per second (0: not quoted).
+
+    ``compute_units`` is 0 where a dispatch's workgroups are not set against the chip's size.
+    """
 
     name: str
     device: str
     arch: str
     element_format: str
     memory_bandwidth: float
+    compute_units: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +78,6 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
-class KernelRecord:
-    """A hand-written kernel that the module embeds; ``sha256`` is that of its code object.
-
-    ``resources`` are what the code object declares, such as "vgprs", "sgprs", "lds_bytes", "spills".
-    """
-
-    symbol: str
-    source: str
-    sha256: str
-    resources: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One argument or result of an entry point, in call order.
 
@@ -103,16 +96,24 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A buffer range a dispatch is bound to; ``access`` is "read", "write" or "read_write"."""
+    """A buffer range a dispatch is bound to; ``access`` is "read", "write" or "read_write".
+
+    ``bytes`` is what the dispatch needs of it at most; ``bound_bytes`` the whole range where that is more.
+    """
 
     name: str
     access: str
     bytes: int
+    bound_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One dispatch of an entry point. ``kind`` is "kernel" (ours) or "compiled" (a compiled reference)."""
+    """One dispatch of an entry point. ``kind`` is "kernel" (ours) or "compiled" (a compiled reference).
+
+    ``after`` lists the earlier dispatches of the entry point (by index) that wrote what this one reads; ``kernel``
+    is its index in the manifest's kernels, None for a compiled one.
+    """
 
     name: str
     kind: str
@@ -120,6 +121,8 @@ class Dispatch:
     bytes_read: int
     bytes_written: int
     bindings: tuple[Binding, ...]
+    after: tuple[int, ...]
+    kernel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,14 @@ class Audit:
     transient_bytes: int
     in_place: tuple[str, ...]
     exempted: tuple[Exemption, ...] = ()
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Dependency level of each dispatch, from 1: one more than the highest of those it comes after."""
+        levels: list[int] = []
+        for dispatch in self.dispatches:
+            levels.append(1 + max((levels[i] for i in dispatch.after), default=0))
+        return tuple(levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +196,12 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """The golden file (described in `golden`), the tolerance of each result by name, and the step count."""
+    """The golden file (described in `golden`), the tolerance of each result by name, and the step count.
 
-    file: str
+    ``file`` is None for a model that is too large to run at export; a golden made elsewhere still compares.
+    """
+
+    file: str | None
     tolerance: dict[str, Tolerance]
     steps: int
 
@@ -266,14 +280,23 @@ class Manifest:
                         f"{entry.name}: result {spec.name} is said to reuse {spec.in_place!r}, which is no "
                         "argument of the same shape and dtype"
                     )
-            for dispatch in entry.audit.dispatches:
+            for index, dispatch in enumerate(entry.audit.dispatches):
                 if dispatch.kind not in KINDS:
                     raise RecordError(
                         f"{entry.name}: {dispatch.name} has kind {dispatch.kind!r}, expected {KINDS}"
                     )
+                if not all(0 <= before < index for before in dispatch.after):
+                    raise RecordError(
+                        f"{entry.name}: dispatch {index} ({dispatch.name}) is said to come after "
+                        f"{list(dispatch.after)}, expected dispatches before it"
+                    )
+                if dispatch.kernel is not None and not 0 <= dispatch.kernel < len(self.kernels):
+                    raise RecordError(
+                        f"{entry.name}: {dispatch.name} names kernel {dispatch.kernel}, there are {len(self.kernels)}"
+                    )
         listed = {self.module}
         listed |= {self.parameters.file} if self.parameters else set()
-        listed |= {self.golden.file} if self.golden else set()
+        listed |= {self.golden.file} if self.golden and self.golden.file else set()
         listed |= {self.bandwidth_probe.module} if self.bandwidth_probe else set()
         missing = sorted(listed - set(self.files))
         if missing:

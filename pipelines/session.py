@@ -12,7 +12,16 @@ from predecode.pipelines.artifact import Artifact, Progress
 from predecode.pipelines.device import DeviceError
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import EntryPoint, Manifest, TensorSpec
-from predecode.pipelines.step_inputs import PARTIAL_SUFFIX, StepInputError, prepare, result_name
+from predecode.pipelines.staging import StagedInputs
+from predecode.pipelines.step_inputs import (
+    PARTIAL_SUFFIX,
+    StepInputError,
+    caller_arguments,
+    prepare,
+    result_name,
+)
+from predecode.pipelines.step_results import StepResults, to_host
+from predecode.pipelines.submission import EntryFunction, Timeline
 
 Reduce = Callable[[rt.DeviceArray], "rt.DeviceArray | np.ndarray"]
 """Sums a partial result [rows, hidden] over the tensor-parallel ranks, as the caller's collective does it."""
@@ -28,12 +37,16 @@ class DecodeSession:
     def __init__(self, artifact: Artifact, uri: str, device: rt.HalDevice):
         self.artifact = artifact
         self.uri = uri
-        self.device = device
+        self._timeline = Timeline(device)
+        self._staged: dict[int, StagedInputs] = {}
         try:
-            self._functions = self._load()
-            self.caches = {name: self._upload(_zeros(spec)) for name, spec in self._cache_specs().items()}
+            self._functions = self._load(device)
+            specs = self._cache_specs().items()
+            self.caches = {name: rt.asdevicearray(device, _zeros(spec)) for name, spec in specs}
         except (RuntimeError, ValueError, MemoryError) as error:
             raise self._failure(f"{artifact.folder} cannot be loaded on {uri}", error) from None
+        # Attributes are freed in the order they were set, and a device must outlive what is on it.
+        self.device = device
 
     @classmethod
     def open(
@@ -63,15 +76,25 @@ class DecodeSession:
     def step(self, *, reduce: Reduce | None = None, **arguments: np.ndarray) -> dict[str, np.ndarray]:
         """Run one step for T rows and return its results by name, as NumPy arrays of T rows.
 
+        As `start_step`, and waits for the results.
+        """
+        return self.start_step(reduce=reduce, **arguments).to_host()
+
+    def start_step(
+        self, *, reduce: Reduce | None = None, **arguments: "np.ndarray | rt.DeviceArray"
+    ) -> StepResults:
+        """Submit one step for T rows; its results stay on the device, where `StepResults` gives them out.
+
         ``arguments`` are NumPy arrays by the names of the manifest's entry points (tokens, positions,
         lengths, slot_mapping, block_table; or hidden and residual instead of tokens for a part of the
         model). T may be any number up to the largest compiled row count: the step is padded to the next
         compiled one with rows of slot -1. Every value that addresses memory is checked first
         (`StepInputError`).
 
-        ``reduce`` is needed by tensor-parallel artifacts whose entry points end at the all-reduces.
+        ``reduce`` is needed by tensor-parallel artifacts whose entry points end at the all-reduces; it is
+        given each partial sum when that is complete.
         """
-        rows, compiled, values = prepare(self.manifest, arguments)
+        rows, compiled, values = prepare(self.manifest, arguments, self.wait)
         segments = self.manifest.segments(compiled)
         if reduce is None and any(spec.name.endswith(PARTIAL_SUFFIX) for s in segments for spec in s.results):
             model = self.manifest.model
@@ -79,24 +102,34 @@ class DecodeSession:
                 f"the artifact is rank {model.rank} of {model.tensor_parallel} and ends its entry points at "
                 "the all-reduces; pass reduce=, or export with --reduce none to measure one rank"
             )
+        values = self._stage(compiled, values)
         outputs: dict[str, rt.DeviceArray | np.ndarray] = {}
         for segment in segments:
-            results = self.run_segment(segment, values)
+            results = self.submit_segment(segment, values)
             for spec in segment.results:
                 if spec.role == "cache":
                     continue
                 value = results[spec.name]
                 if spec.name.endswith(PARTIAL_SUFFIX):
+                    self.wait()
                     value = reduce(value)
                 values[result_name(spec.name)] = value
                 if spec.role == "output" or segment is segments[-1]:
                     outputs[result_name(spec.name)] = value
-        return {name: to_host(value)[:rows] for name, value in outputs.items()}
+        return StepResults(self, rows, outputs)
 
     def run_segment(
         self, segment: EntryPoint, values: Mapping[str, "rt.DeviceArray | np.ndarray"]
     ) -> dict[str, rt.DeviceArray]:
-        """Call one entry point with its arguments from ``values`` and the caches, unchecked; results by name.
+        """As `submit_segment`, and waits for the results."""
+        results = self.submit_segment(segment, values)
+        self.wait()
+        return results
+
+    def submit_segment(
+        self, segment: EntryPoint, values: Mapping[str, "rt.DeviceArray | np.ndarray"]
+    ) -> dict[str, rt.DeviceArray]:
+        """Submit one entry point with its arguments from ``values`` and the caches, unchecked; results by name.
 
         The caches are replaced by the results that stand for them.
         """
@@ -105,21 +138,28 @@ class DecodeSession:
             for spec in segment.arguments
         ]
         try:
-            results = self._functions[segment.name](*arguments)
+            results = self._functions[segment.name].submit(self.device, self._timeline, arguments)
         except (RuntimeError, ValueError) as error:
-            raise self._failure(f"{segment.name} failed on {self.uri}", error) from None
-        fault = devices.pending_fault(self.uri)
-        if fault:
-            raise fault
-        results = results if isinstance(results, tuple) else (results,)
+            raise self._step_failure(f"{segment.name} failed on {self.uri}", error) from None
         by_name = {spec.name: value for spec, value in zip(segment.results, results, strict=True)}
         for spec in segment.results:
             if spec.role == "cache":
                 self.caches[spec.in_place or spec.name] = by_name[spec.name]
         return by_name
 
+    def wait(self) -> None:
+        """Return when all submitted steps have ended; raises a `PredecodeError` when one of them failed."""
+        try:
+            self._timeline.wait()
+        except RuntimeError as error:
+            raise self._step_failure(f"a step failed on {self.uri}", error) from None
+        fault = devices.pending_fault(self.uri)
+        if fault:
+            raise fault
+
     def read_cache(self, name: str) -> np.ndarray:
         """A copy of a cache: int8 [pages, page bytes]."""
+        self.wait()
         return to_host(self._known_cache(name))
 
     def write_cache(self, name: str, data: np.ndarray) -> None:
@@ -137,8 +177,8 @@ class DecodeSession:
         for name, spec in self._cache_specs().items():
             self.caches[name] = self._upload(_zeros(spec))
 
-    def _load(self) -> dict[str, rt.FunctionInvoker]:
-        config = rt.Config(device=self.device)
+    def _load(self, device: rt.HalDevice) -> dict[str, EntryFunction]:
+        config = rt.Config(device=device)
         modules = []
         if self.manifest.parameters:
             index = rt.ParameterIndex()
@@ -147,13 +187,16 @@ class DecodeSession:
             modules.append(rt.create_io_parameters_module(config.vm_instance, provider))
         path = self.artifact.path(self.manifest.module)
         module = rt.VmModule.mmap(config.vm_instance, str(path))
-        missing = {entry.name for entry in self.manifest.entry_points} - set(module.function_names)
-        if missing:
-            raise PredecodeError(
-                f"{path} has no function {min(missing)!r}, the manifest lists it; export again"
-            )
-        bound = rt.load_vm_modules(*modules, module, config=config)[-1]
-        return {entry.name: bound[entry.name] for entry in self.manifest.entry_points}
+        context = rt.SystemContext(vm_modules=[*modules, module], config=config).vm_context
+        functions = {}
+        for entry in self.manifest.entry_points:
+            try:
+                functions[entry.name] = EntryFunction(context, module, entry)
+            except KeyError:
+                raise PredecodeError(
+                    f"{path} has no function {entry.name!r}, the manifest lists it; export again"
+                ) from None
+        return functions
 
     def _cache_specs(self) -> dict[str, TensorSpec]:
         return {
@@ -168,6 +211,18 @@ class DecodeSession:
             raise StepInputError(f"there is no cache {name!r}; the artifact has {sorted(self.caches)}")
         return self.caches[name]
 
+    def _stage(
+        self, rows: int, values: Mapping[str, "np.ndarray | rt.DeviceArray"]
+    ) -> "dict[str, np.ndarray | rt.DeviceArray]":
+        """``values`` with those of the host replaced by device arrays, once for all segments of a step."""
+        on_host = {name: value for name, value in values.items() if not isinstance(value, rt.DeviceArray)}
+        try:
+            if rows not in self._staged:
+                self._staged[rows] = StagedInputs(self.device, caller_arguments(self.manifest.segments(rows)))
+            return {**values, **self._staged[rows].write(self._timeline, on_host)}
+        except (RuntimeError, MemoryError) as error:
+            raise self._step_failure(f"a step's inputs cannot be handed to {self.uri}", error) from None
+
     def _device_value(self, spec: TensorSpec, value: "rt.DeviceArray | np.ndarray") -> rt.DeviceArray:
         if tuple(value.shape) != spec.shape or value.dtype != np.dtype(spec.dtype):
             raise StepInputError(
@@ -179,6 +234,12 @@ class DecodeSession:
     def _upload(self, array: np.ndarray) -> rt.DeviceArray:
         return rt.asdevicearray(self.device, array)
 
+    def _step_failure(self, what: str, error: BaseException) -> PredecodeError:
+        # A semaphore that failed stays so; later steps get a new one, and buffers that nobody waits for.
+        self._timeline = Timeline(self.device)
+        self._staged.clear()
+        return self._failure(what, error)
+
     def _failure(self, what: str, error: BaseException) -> PredecodeError:
         """The emulated device's own account of a failure where it has one, else the runtime's first line."""
         return devices.pending_fault(self.uri) or DeviceError(f"{what}: {devices.first_line(error)}")
@@ -186,8 +247,3 @@ class DecodeSession:
 
 def _zeros(spec: TensorSpec) -> np.ndarray:
     return np.zeros(spec.shape, np.dtype(spec.dtype))
-
-
-def to_host(value: "rt.DeviceArray | np.ndarray") -> np.ndarray:
-    """A copy in host memory: what `DeviceArray.to_host` gives of a CPU buffer dies with the buffer."""
-    return np.array(value.to_host()) if isinstance(value, rt.DeviceArray) else value

@@ -4,7 +4,7 @@ A compiled step reads memory wherever its inputs point, so every value that beco
 here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import iree.runtime as rt
 import ml_dtypes  # noqa: F401  registers the dtype names of bfloat16 and FP8
@@ -39,18 +39,22 @@ def caller_arguments(segments: tuple[EntryPoint, ...]) -> dict[str, TensorSpec]:
 
 
 def prepare(
-    manifest: Manifest, arguments: Mapping[str, "np.ndarray | rt.DeviceArray"]
-) -> tuple[int, int, dict[str, np.ndarray]]:
+    manifest: Manifest,
+    arguments: Mapping[str, "np.ndarray | rt.DeviceArray"],
+    wait: Callable[[], None] = lambda: None,
+) -> tuple[int, int, dict[str, "np.ndarray | rt.DeviceArray"]]:
     """Check ``arguments`` of a step and pad them to the next compiled row count.
 
-    Returns (rows given, rows compiled, padded arguments). Rows that are added have slot -1, position 0,
+    Returns (rows given, rows compiled, padded arguments). Activations that lie on the device stay there where
+    they need no padding. Rows that are added have slot -1, position 0,
     length 0 and zeros elsewhere: they read no cache, write no cache, and their results are dropped.
     Block-table entries behind a row's last page are set to 0, so that callers may leave anything there.
+    ``wait`` is called before an array on the device is read.
     Raises `StepInputError` with one line that names the argument, the row and both values.
     """
     expected = caller_arguments(manifest.segments(manifest.row_counts[0]))
     _check_names(expected, arguments)
-    arrays = {name: _as_array(name, arguments[name], spec) for name, spec in expected.items()}
+    arrays = {name: _as_array(name, arguments[name], spec, wait) for name, spec in expected.items()}
     rows = _count_rows(arrays)
     compiled = next((count for count in manifest.row_counts if count >= rows), None)
     if rows < 1 or compiled is None:
@@ -59,7 +63,7 @@ def prepare(
             "rows; split it or export with other --rows"
         )
     _check_values(manifest, arrays)
-    return rows, compiled, {name: _pad(name, array, compiled) for name, array in arrays.items()}
+    return rows, compiled, {name: _pad(name, array, compiled, wait) for name, array in arrays.items()}
 
 
 def _check_names(expected: Mapping[str, TensorSpec], arguments: Mapping[str, np.ndarray]) -> None:
@@ -69,12 +73,15 @@ def _check_names(expected: Mapping[str, TensorSpec], arguments: Mapping[str, np.
         raise StepInputError(f"argument {name!r} is unknown; the step takes {sorted(expected)}")
 
 
-def _as_array(name: str, value, spec: TensorSpec) -> np.ndarray:
+def _as_array(name: str, value, spec: TensorSpec, wait: Callable[[], None]) -> "np.ndarray | rt.DeviceArray":
+    dtype = np.dtype(spec.dtype)
+    on_device = isinstance(value, rt.DeviceArray)
+    if on_device and dtype.kind != "i" and value.dtype == dtype and tuple(value.shape[1:]) == spec.shape[1:]:
+        return value
     try:
-        array = value.to_host() if isinstance(value, rt.DeviceArray) else np.asarray(value)
+        array = _download(value, wait) if on_device else np.asarray(value)
     except ValueError as error:
         raise StepInputError(f"{name} is no array ({error})") from None
-    dtype = np.dtype(spec.dtype)
     if dtype.kind == "i" and array.dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if array.size and (array.min() < limits.min or array.max() > limits.max):
@@ -165,9 +172,17 @@ def _check_placement(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> No
                 )
 
 
-def _pad(name: str, array: np.ndarray, rows: int) -> np.ndarray:
+def _pad(
+    name: str, array: "np.ndarray | rt.DeviceArray", rows: int, wait: Callable[[], None]
+) -> "np.ndarray | rt.DeviceArray":
     missing = rows - array.shape[0]
     if not missing:
         return array
+    array = _download(array, wait) if isinstance(array, rt.DeviceArray) else array
     filler = PADDING_SLOT if name in ("slot_mapping", "selected_slots") else 0
     return np.concatenate([array, np.full((missing, *array.shape[1:]), filler, array.dtype)])
+
+
+def _download(array: rt.DeviceArray, wait: Callable[[], None]) -> np.ndarray:
+    wait()
+    return np.array(array.to_host())

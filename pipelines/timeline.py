@@ -1,23 +1,45 @@
 """`predecode inspect --html`: a self-contained page with each entry point as a timeline of dispatches."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from predecode.pipelines.inspection import (
+    bound_bytes,
     describe_geometry,
     describe_model,
     floor_seconds,
-    format_bytes,
-    format_seconds,
+    rounds,
+    waves,
 )
-from predecode.pipelines.manifest import Dispatch, EntryPoint, KernelRecord, Manifest
+from predecode.pipelines.layer_of_dispatch import layers_of_dispatches
+from predecode.pipelines.manifest import Binding, Dispatch, EntryPoint, Manifest
 from predecode.pipelines.measurement import Counters, Measurement
+from predecode.pipelines.prediction import bytes_moved
+from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds
 from predecode.pipelines.timeline_style import SCRIPT, STYLE
+from predecode.pipelines.timeline_tables import kernel_section, prediction_section
 
-# A longer timeline is broken into lines of this many dispatches.
+# A longer timeline is broken into lines of this many levels.
 _LINE = 48
-# A block this share of the page's width is wide enough for text.
+# A column this share of the page's width is wide enough for text.
 _TEXT_SHARE = 0.075
+# A block this share of its column's height is high enough for a name, and for a second line.
+_TEXT_HEIGHT, _FIGURE_HEIGHT = 0.25, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A dispatch on the page; ``share`` is its part of the entry point's bytes."""
+
+    key: str
+    dispatch: Dispatch
+    level: int
+    layer: int | None
+    seconds: float | None
+    share: float
+    waves: int | None
+    rounds: float | None
 
 
 def render_page(manifest: Manifest, measured: Mapping[str, Measurement]) -> str:
@@ -38,7 +60,7 @@ def render_page(manifest: Manifest, measured: Mapping[str, Measurement]) -> str:
         f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
         f"<h1>{title}</h1>"
         f'<div class="soft">{escape(describe_model(manifest))}</div>{_facts(manifest)}<nav>{links}</nav>'
-        f"{_legend(manifest)}{sections}{_kernels(manifest.kernels)}"
+        f"{_legend(manifest)}{sections}{prediction_section(manifest)}{kernel_section(manifest.kernels)}"
         f'</main><div id="tip"></div><script>{SCRIPT}</script></body></html>\n'
     )
 
@@ -66,83 +88,119 @@ def _legend(manifest: Manifest) -> str:
     return (
         '<div class="legend"><span><i style="background:var(--kernel)"></i>hand-written kernel</span>'
         '<span><i style="background:var(--compiled)"></i>compiled reference</span>'
-        f"<span>width of a block: {width}; light foot: the part of it that is written</span></div>"
+        f"<span>area of a block: {width}; light foot: the part of it that is written</span></div>"
     )
+
+
+def _rows(manifest: Manifest, number: int, entry: EntryPoint) -> list[_Row]:
+    audit = entry.audit
+    total = sum(bytes_moved(dispatch) for dispatch in audit.dispatches)
+    places = zip(audit.dispatches, audit.levels, layers_of_dispatches(audit), strict=True)
+    return [
+        _Row(
+            key=f"{number}-{i}",
+            dispatch=dispatch,
+            level=level,
+            layer=layer,
+            seconds=floor_seconds(manifest, dispatch),
+            share=bytes_moved(dispatch) / total if total else 0.0,
+            waves=waves(manifest, dispatch),
+            rounds=rounds(manifest, dispatch),
+        )
+        for i, (dispatch, level, layer) in enumerate(places)
+    ]
 
 
 def _section(manifest: Manifest, number: int, entry: EntryPoint, measurement: Measurement | None) -> str:
-    dispatches = entry.audit.dispatches
-    total = sum(_bytes(d) for d in dispatches)
-    seconds = [floor_seconds(manifest, d) for d in dispatches]
-    floor = format_seconds(sum(seconds)) if manifest.target.memory_bandwidth and dispatches else "–"
-    keys = [f"{number}-{i}" for i in range(len(dispatches))]
-    shares = [_bytes(d) / total if total else 0.0 for d in dispatches]
-    rows = list(zip(keys, dispatches, seconds, shares, strict=True))
-    counters = measurement.dispatches if measurement else (None,) * len(dispatches)
-    details = (_detail(*row, counted) for row, counted in zip(rows, counters, strict=True))
-    ours = sum(d.kind == "kernel" for d in dispatches)
+    rows = _rows(manifest, number, entry)
+    total = format_bytes(sum(bytes_moved(row.dispatch) for row in rows))
+    floor = format_seconds(sum(row.seconds for row in rows)) if manifest.target.memory_bandwidth and rows else "–"
+    counters = measurement.dispatches if measurement else (None,) * len(rows)
+    details = (_detail(row, counted) for row, counted in zip(rows, counters, strict=True))
+    ours = sum(row.dispatch.kind == "kernel" for row in rows)
+    levels = max((row.level for row in rows), default=0)
     return (
         f'<section id="{escape(entry.name)}"><header><h2>{escape(entry.name)}</h2>'
         f'<span class="soft">{entry.rows} row{"s" if entry.rows > 1 else ""}</span>'
-        f'<span class="sum"><b>{len(dispatches)}</b> dispatches ({ours} kernels) &nbsp; '
-        f"<b>{format_bytes(total)}</b> moved "
-        f"&nbsp; floor <b>{floor}</b></span></header>"
+        f'<span class="sum"><b>{len(rows)}</b> dispatches ({ours} kernels) in <b>{levels}</b> levels &nbsp; '
+        f"<b>{total}</b> moved &nbsp; floor <b>{floor}</b></span></header>"
         f"{_strips(rows)}"
-        '<p class="caption">in order of execution; slivers are drawn a little wider than they are</p>'
-        f"{_table(rows, total, floor)}{_audit(entry)}"
-        f"{''.join(details)}</section>"
+        '<p class="caption">columns are levels: dispatches of one column need nothing of each other, only of columns '
+        "before; slivers are drawn a little wider than they are</p>"
+        f"{_table(rows, floor)}{_audit(entry)}{''.join(details)}</section>"
     )
 
 
-def _bytes(dispatch: Dispatch) -> int:
-    return dispatch.bytes_read + dispatch.bytes_written
-
-
-def _strips(rows: Sequence[tuple]) -> str:
-    """The blocks in lines, all to the scale at which the heaviest line fills the page's width."""
-    lines = [rows[i : i + _LINE] for i in range(0, len(rows), _LINE)]
-    heaviest = max((sum(share for *_, share in line) for line in lines), default=0.0) or 1.0
+def _strips(rows: Sequence[_Row]) -> str:
+    """The levels in lines, all to the scale at which the heaviest line fills the page's width."""
+    of_level: dict[int, list[_Row]] = {}
+    for row in rows:
+        of_level.setdefault(row.level, []).append(row)
+    levels = [of_level[level] for level in sorted(of_level)]
+    lines = [levels[i : i + _LINE] for i in range(0, len(levels), _LINE)]
+    heaviest = max((sum(row.share for level in line for row in level) for line in lines), default=0.0) or 1.0
     return "".join(
-        f'<div class="strip">{"".join(_block(*row[:3], row[3] / heaviest) for row in line)}</div>'
-        for line in lines
+        f'<div class="strip">{"".join(_column(level, heaviest) for level in line)}</div>' for line in lines
     )
 
 
-def _block(key: str, dispatch: Dispatch, seconds: float | None, share: float) -> str:
-    written = dispatch.bytes_written / _bytes(dispatch) if _bytes(dispatch) else 0.0
-    figure = format_seconds(seconds) if seconds is not None else format_bytes(_bytes(dispatch))
-    wide = share >= _TEXT_SHARE
-    text = f"<span>{escape(dispatch.name)}</span><small>{figure}</small>" if wide else ""
+def _column(level: Sequence[_Row], heaviest: float) -> str:
+    moved = sum(row.share for row in level)
+    width = moved / heaviest
+    blocks = "".join(_block(row, width, row.share / moved if moved else 1 / len(level)) for row in level)
+    return f'<div class="level" style="--share:{max(width, 1e-6):.6f}">{blocks}</div>'
+
+
+def _block(row: _Row, width: float, height: float) -> str:
+    dispatch, moved = row.dispatch, bytes_moved(row.dispatch)
+    written = dispatch.bytes_written / moved if moved else 0.0
+    figure = format_seconds(row.seconds) if row.seconds is not None else format_bytes(moved)
+    wide = width >= _TEXT_SHARE and height >= _TEXT_HEIGHT
+    text = f"<span>{escape(dispatch.name)}</span>" if wide else ""
+    text += f"<small>{figure}</small>" if wide and height >= _FIGURE_HEIGHT else ""
     bare = "" if wide else " bare"
     return (
-        f'<div class="block {dispatch.kind}{bare}" data-key="{key}" '
-        f'style="--share:{max(share, 1e-6):.6f};--written:{written:.1%}">{text}</div>'
+        f'<div class="block {dispatch.kind}{bare}" data-key="{row.key}" '
+        f'style="--part:{max(height, 1e-6):.6f};--written:{written:.1%}">{text}</div>'
     )
 
 
-def _table(rows: Sequence[tuple], total: int, floor: str) -> str:
-    largest = max((share for *_, share in rows), default=0.0) or 1.0
-    body = "".join(
-        f'<tr data-key="{key}"><td class="right soft number">{number}</td><td><code>{escape(d.name)}'
-        "</code></td>"
-        f'<td><span class="chip {d.kind}">{d.kind}</span></td>'
-        f'<td class="right number">{" × ".join(map(str, d.workgroups))}</td>'
-        f'<td class="right number">{format_bytes(d.bytes_read)}</td>'
-        f'<td class="right number">{format_bytes(d.bytes_written)}</td>'
-        f'<td class="right number">{format_seconds(seconds)}</td>'
-        f'<td class="share"><div><i class="{d.kind}" style="width:{share / largest:.2%}"></i></div></td></tr>'
-        for number, (key, d, seconds, share) in enumerate(rows, 1)
-    )
-    read = format_bytes(sum(d.bytes_read for _, d, _, _ in rows))
-    written = format_bytes(sum(d.bytes_written for _, d, _, _ in rows))
+def _table(rows: Sequence[_Row], floor: str) -> str:
+    largest = max((row.share for row in rows), default=0.0) or 1.0
+    body = "".join(_table_row(number, row, largest) for number, row in enumerate(rows, 1))
+    numbers = ("workgroups", "waves", "rounds", "read", "written", "bound", "floor")
+    heads = "".join(f'<th class="right">{name}</th>' for name in numbers)
+    sums = [sum(row.dispatch.bytes_read for row in rows), sum(row.dispatch.bytes_written for row in rows)]
+    foot = _cells(["", "", "", *map(format_bytes, sums), "", floor])
     return (
-        '<div class="scroll"><table><thead><tr><th class="right">#</th><th>dispatch</th><th>kind</th>'
-        '<th class="right">workgroups</th><th class="right">read</th><th class="right">written</th>'
-        f'<th class="right">floor</th><th>share</th></tr></thead><tbody>{body}</tbody><tfoot><tr><td>'
-        "</td><td>total</td>"
-        f'<td></td><td></td><td class="right number">{read}</td><td class="right number">{written}</td>'
-        f'<td class="right number">{floor}</td><td></td></tr></tfoot></table></div>'
+        '<div class="scroll"><table><thead><tr><th class="right">#</th><th class="right">level</th>'
+        f"<th>dispatch</th><th>kind</th>{heads}<th>share</th></tr></thead><tbody>{body}</tbody>"
+        f"<tfoot><tr><td></td><td></td><td>total</td><td></td>{foot}<td></td></tr></tfoot></table></div>"
     )
+
+
+def _table_row(number: int, row: _Row, largest: float) -> str:
+    dispatch, bound = row.dispatch, bound_bytes(row.dispatch)
+    cells = [
+        " × ".join(map(str, dispatch.workgroups)),
+        "" if row.waves is None else f"{row.waves:,}",
+        escape(format_ratio(row.rounds)),
+        format_bytes(dispatch.bytes_read),
+        format_bytes(dispatch.bytes_written),
+        format_bytes(bound) if bound > bytes_moved(dispatch) else "",
+        format_seconds(row.seconds),
+    ]
+    return (
+        f'<tr data-key="{row.key}"><td class="right soft number">{number}</td>'
+        f'<td class="right soft number">{row.level}</td><td><code>{escape(dispatch.name)}</code></td>'
+        f'<td><span class="chip {dispatch.kind}">{dispatch.kind}</span></td>{_cells(cells)}'
+        f'<td class="share"><div><i class="{dispatch.kind}" style="width:{row.share / largest:.2%}"></i></div></td>'
+        "</tr>"
+    )
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return "".join(f'<td class="right number">{cell}</td>' for cell in cells)
 
 
 def _audit(entry: EntryPoint) -> str:
@@ -160,21 +218,26 @@ def _audit(entry: EntryPoint) -> str:
     )
 
 
-def _detail(
-    key: str, dispatch: Dispatch, seconds: float | None, share: float, counted: Counters | None
-) -> str:
+def _detail(row: _Row, counted: Counters | None) -> str:
+    dispatch = row.dispatch
     bindings = "".join(
-        f"<tr><td>{escape(b.name)}</td><td>{escape(b.access.replace('_', ' and '))}</td>"
-        f"<td>{format_bytes(b.bytes)}</td></tr>"
+        f"<tr><td>{escape(b.name)}</td><td>{escape(b.access.replace('_', ' and '))}</td><td>{_moved_of(b)}</td></tr>"
         for b in dispatch.bindings
     )
+    of_layer = "" if row.layer is None else f" of layer {row.layer}"
+    after = ", ".join(str(i + 1) for i in dispatch.after) or "none"
     return (
-        f'<template id="detail-{key}"><b>{escape(dispatch.name)}</b><br>{dispatch.kind}, '
-        f"{' × '.join(map(str, dispatch.workgroups))} workgroups<br>read "
-        f"{format_bytes(dispatch.bytes_read)}, "
-        f"written {format_bytes(dispatch.bytes_written)}, floor {format_seconds(seconds)} ({share:.1%})"
+        f'<template id="detail-{row.key}"><b>{escape(dispatch.name)}</b>{of_layer}<br>{dispatch.kind}, '
+        f"{' × '.join(map(str, dispatch.workgroups))} workgroups<br>level {row.level}, reads results of {after}<br>"
+        f"read {format_bytes(dispatch.bytes_read)}, written {format_bytes(dispatch.bytes_written)}, "
+        f"floor {format_seconds(row.seconds)} ({row.share:.1%})"
         f"{_counted(counted)}<table>{bindings}</table></template>"
     )
+
+
+def _moved_of(binding: Binding) -> str:
+    moved = format_bytes(binding.bytes)
+    return f"{moved} of {format_bytes(binding.bound_bytes)}" if binding.bound_bytes else moved
 
 
 def _counted(counters: Counters | None) -> str:
@@ -184,24 +247,4 @@ def _counted(counters: Counters | None) -> str:
         f"<br>counted while running: {sum(counters.wave_instructions.values()):,} wave instructions, "
         f"{counters.matrix_operations:,} matrix operations, loaded {format_bytes(counters.bytes_loaded)}, "
         f"stored {format_bytes(counters.bytes_stored)}"
-    )
-
-
-def _kernels(kernels: Sequence[KernelRecord]) -> str:
-    if not kernels:
-        return ""
-    names = sorted({name for kernel in kernels for name in kernel.resources})
-    head = "".join(f'<th class="right">{escape(name.replace("_", " "))}</th>' for name in names)
-    body = "".join(
-        f"<tr><td><code>{escape(k.symbol)}</code></td><td><code>{escape(k.source)}</code></td>"
-        + "".join(f'<td class="right number">{k.resources.get(name, "")}</td>' for name in names)
-        + f'<td><code class="soft">{k.sha256[:12]}</code></td></tr>'
-        for k in kernels
-    )
-    return (
-        '<section id="kernels"><header><h2>kernels</h2><span class="soft">what each code object '
-        "declares</span></header>"
-        f'<div class="scroll"><table><thead><tr><th>symbol</th><th>source</th>{head}<th>sha-256</th>'
-        "</tr></thead>"
-        f"<tbody>{body}</tbody></table></div></section>"
     )

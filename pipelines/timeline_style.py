@@ -14,7 +14,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 14px/1.5 system-ui, "Segoe UI", sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 40px 28px 80px; }
+main { max-width: 1440px; margin: 0 auto; padding: 40px 28px 80px; }
 h1 { font-size: 26px; font-weight: 650; letter-spacing: -.01em; margin: 0 0 4px; }
 h2 { font-size: 17px; font-weight: 620; margin: 0; }
 code, .number { font-family: ui-monospace, "SF Mono", "DejaVu Sans Mono", monospace;
@@ -39,8 +39,9 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; margin-bottom: 16px; }
 header .sum { margin-left: auto; color: var(--soft); }
 header .sum b { color: var(--ink); font-weight: 620; }
-.strip { display: flex; gap: 2px; height: 58px; margin-bottom: 4px; }
-.block { flex: var(--share) 1 0; min-width: 4px; border-radius: 4px; padding: 8px 0 0 8px;
+.strip { display: flex; gap: 2px; height: 88px; margin-bottom: 4px; }
+.level { flex: var(--share) 1 0; min-width: 4px; display: flex; flex-direction: column; gap: 2px; }
+.block { flex: var(--part) 1 0; min-height: 8px; border-radius: 4px; padding: 6px 0 0 8px;
   overflow: hidden; position: relative;
   white-space: nowrap; color: #fff; font-size: 12px; line-height: 1.35; cursor: default;
   transition: filter .12s; }
@@ -67,7 +68,7 @@ tr.lit td { background: var(--track); }
 .chip { border-radius: 999px; padding: 1px 9px; font-size: 11.5px; }
 .chip.kernel { color: var(--kernel); background: var(--kernel-soft); }
 .chip.compiled { color: var(--compiled); background: var(--compiled-soft); }
-.share { width: 150px; } .share div { background: var(--track); border-radius: 3px; }
+.share { width: 120px; } .share div { background: var(--track); border-radius: 3px; }
 .share i { display: block; height: 8px; border-radius: 3px; min-width: 2px; }
 .share i.kernel { background: var(--kernel); } .share i.compiled { background: var(--compiled); }
 .audit { margin: 14px 0 0; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }

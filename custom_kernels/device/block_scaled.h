@@ -1,7 +1,8 @@
-// Products of quantised activation rows with a block-scaled weight: 16 weight rows (a band) per workgroup.
+// Products of quantised activation rows with bands (16 rows) of a block-scaled weight.
 #pragma once
 
-#include "matrix.h"
+#include "pipeline.h"
+#include "wave_totals.h"
 
 constexpr int FRAGMENTS_PER_GROUP = GROUP / FRAGMENT_COLUMNS;
 constexpr int BANDS_PER_SCALE = GROUP / TILE;
@@ -20,105 +21,62 @@ struct WeightBand {
   const float *scales;
 };
 
-// Band `band` of matrix `index` among consecutive tiled matrices of `bands` bands each.
-DEVICE WeightBand weight_band(const uint8 *values, const float *scales, int index, int bands, int columns,
-                              int band) {
-  int64 scale_row = int64(index) * divide_up(bands, BANDS_PER_SCALE) + band / BANDS_PER_SCALE;
-  return {values + (int64(index) * bands + band) * TILE * columns, scales + scale_row * (columns / GROUP)};
+// Band `band` of a tiled matrix.
+DEVICE WeightBand weight_band(const uint8 *values, const float *scales, int columns, int band) {
+  return {values + int64(band) * TILE * columns, scales + int64(band / BANDS_PER_SCALE) * (columns / GROUP)};
 }
 
-// Where the lanes of a wave find the 16 * TILES activation rows of a workgroup, as fragments and sums lie.
-template <int TILES> struct RowPointers {
-  const uint8 *values[TILES][FRAGMENT_PARTS];
-  const float *scales[TILES][ACCUMULATOR_COLUMNS];
+// The same fragment of BANDS bands, and each band's scale of its columns.
+template <int BANDS> struct BandFragments {
+  Fragment values[BANDS];
+  float scales[BANDS];
 };
 
-// Local row i is row `row_of(i)` of `x`, which must exist for every i.
-template <int TILES, typename RowOf>
-DEVICE RowPointers<TILES> row_pointers(const QuantizedRows &x, RowOf row_of) {
-  RowPointers<TILES> rows;
-#pragma unroll
-  for (int tile = 0; tile < TILES; ++tile) {
-#pragma unroll
-    for (int part = 0; part < FRAGMENT_PARTS; ++part)
-      rows.values[tile][part] =
-          x.values + row_major_offset(row_of(tile * TILE + fragment_row(part)), 0, x.columns);
-#pragma unroll
-    for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
-      rows.scales[tile][c] = x.scales + row_of(tile * TILE + accumulator_column(c));
-  }
-  return rows;
-}
+// One part of a fragment of activation rows, and the scales of the rows that the lane sums for.
+struct ScaledPart {
+  uint32x4 values;
+  float scales[PART_COLUMNS];
+};
 
-// Multiplies DEPTH groups at a time, whose weights are loaded together, then the rest by halves.
-template <int DEPTH, int TILES>
-DEVICE void multiply_groups_by(const QuantizedRows &x, const RowPointers<TILES> &rows, int row_tiles,
-                               const WeightBand &band, int group, int step, Accumulator (&totals)[TILES]) {
-  for (; group + (DEPTH - 1) * step < x.columns / GROUP; group += DEPTH * step) {
-    Fragment weight[DEPTH][FRAGMENTS_PER_GROUP];
+// totals[band][part] += product over a wave's share of the columns of the bands with PARTS * PART_ROWS activation
+// rows, local row i being row `row_of(i)` of `x`. Each fragment is summed by the matrix unit, then scaled in float32.
+// WEIGHTS_AHEAD, ROWS_AHEAD: see pipeline.h.
+template <int WEIGHTS_AHEAD, int ROWS_AHEAD, int FRAGMENTS, int WAVES, int BANDS, int PARTS, typename RowOf>
+DEVICE void multiply_bands(const QuantizedRows &x, RowOf row_of, const WeightBand (&bands)[BANDS],
+                           const FragmentShare<FRAGMENTS, WAVES> &share, PartTotals (&totals)[BANDS][PARTS]) {
+  auto load_weights = [&](int step) INLINE {
+    int fragment = share.fragment(step);
+    BandFragments<BANDS> loaded;
 #pragma unroll
-    for (int d = 0; d < DEPTH; ++d)
+    for (int band = 0; band < BANDS; ++band) loaded.values[band] = load_tiled_fragment(bands[band].values, fragment);
 #pragma unroll
-      for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
-        weight[d][i] = load_tiled_fragment(band.values, (group + d * step) * FRAGMENTS_PER_GROUP + i);
+    for (int band = 0; band < BANDS; ++band) loaded.scales[band] = bands[band].scales[fragment / FRAGMENTS_PER_GROUP];
+    return loaded;
+  };
+  auto load_rows = [&](int step, int part) INLINE {
+    int fragment = share.fragment(step), column = fragment * FRAGMENT_COLUMNS + fragment_tile() * TILE;
+    ScaledPart loaded;
+    int row = row_of(part * PART_ROWS + fragment_row(0));
+    loaded.values = *(const uint32x4 *)(x.values + row_major_offset(row, column, x.columns));
 #pragma unroll
-    for (int tile = 0; tile < TILES; ++tile) {
-      if (tile >= row_tiles) break;
+    for (int c = 0; c < PART_COLUMNS; ++c)
+      loaded.scales[c] = x.scales[group_major_scale_offset(row_of(part * PART_ROWS + accumulator_column(c)),
+                                                           fragment / FRAGMENTS_PER_GROUP, x.rows)];
+    return loaded;
+  };
+  auto multiply = [&](const BandFragments<BANDS> &weights, const ScaledPart &rows, int step, int part) INLINE {
+    if (!share.has(step)) return;
 #pragma unroll
-      for (int d = 0; d < DEPTH; ++d) {
-        Accumulator sums;
+    for (int band = 0; band < BANDS; ++band) {
+      PartTotals sums;
+      multiply_part(weights.values[band], rows.values, sums.element);
 #pragma unroll
-        for (int i = 0; i < FRAGMENTS_PER_GROUP; ++i)
-          multiply(weight[d][i],
-                   load_row_fragment(rows.values[tile], (group + d * step) * FRAGMENTS_PER_GROUP + i), sums);
-        float weight_scale = band.scales[group + d * step];
+      for (int c = 0; c < PART_COLUMNS; ++c)
 #pragma unroll
-        for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
-          // An activation has few scales: 32 bits hold their offsets.
-          int group_scale = int(group_major_scale_offset(0, group + d * step, x.rows));
-          float scale = weight_scale * rows.scales[tile][c][group_scale];
-#pragma unroll
-          for (int r = 0; r < ACCUMULATOR_ROWS; ++r) totals[tile].element[c][r] += scale * sums.element[c][r];
-        }
-      }
+        for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
+          totals[band][part].element[c][r] += weights.scales[band] * rows.scales[c] * sums.element[c][r];
     }
-  }
-  if constexpr (DEPTH > 1) multiply_groups_by<DEPTH / 2>(x, rows, row_tiles, band, group, step, totals);
-}
-
-// totals[tile] (weight row, activation row) += product over the columns' groups first, first + step, ...
-// Only the first `row_tiles` tiles are computed. The matrix unit sums a group; it is then scaled in float32.
-template <int TILES, typename RowOf>
-DEVICE void multiply_groups(const QuantizedRows &x, RowOf row_of, int row_tiles, const WeightBand &band,
-                            int first, int step, Accumulator (&totals)[TILES]) {
-  constexpr int DEPTH = 4;  // enough loads under way to hide the latency of memory, in few enough registers
-  multiply_groups_by<DEPTH>(x, row_pointers<TILES>(x, row_of), row_tiles, band, first, step, totals);
-}
-
-// Workgroup memory of `sum_waves`.
-template <int TILES, int WAVE_COUNT> struct WaveSums {
-  float of_wave[WAVE_COUNT][TILES * TILE][TILE];
-};
-
-// Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element,
-// weight rows along the threads. Every thread of the workgroup of `WAVE_COUNT` waves must call.
-template <int TILES, int WAVE_COUNT, typename Store>
-DEVICE void sum_waves(const Accumulator (&totals)[TILES], WaveSums<TILES, WAVE_COUNT> &shared, Store store) {
-  auto &of_wave = shared.of_wave;
-  barrier();  // an earlier call's sums may still be read
-#pragma unroll
-  for (int tile = 0; tile < TILES; ++tile)
-#pragma unroll
-    for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
-#pragma unroll
-      for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
-        of_wave[wave_id()][tile * TILE + accumulator_column(c)][accumulator_row(r)] =
-            totals[tile].element[c][r];
-  barrier();
-  for (int i = thread_id(); i < TILES * TILE * TILE; i += WAVE_COUNT * WAVE_SIZE) {
-    float sum = of_wave[0][i / TILE][i % TILE];
-#pragma unroll
-    for (int wave = 1; wave < WAVE_COUNT; ++wave) sum += of_wave[wave][i / TILE][i % TILE];
-    store(i / TILE, i % TILE, sum);
-  }
+  };
+  constexpr int STEPS = FragmentShare<FRAGMENTS, WAVES>::STEPS;
+  multiply_ahead<STEPS, PARTS, WEIGHTS_AHEAD, ROWS_AHEAD>(load_weights, load_rows, multiply);
 }

@@ -50,6 +50,20 @@ DEVICE float exp2_of_negative(float x) {
   return p * bits_to_float(uint32(whole + 127) << 23);
 }
 
+// log2 of a positive normal x, absolute error below 1e-6 where it is below 16; NaN stays.
+DEVICE float log2_of(float x) {
+  if (x != x) return x;
+  uint32 bits = float_to_bits(x) + (127 << 23) - 0x3F3504F3;  // one more where the mantissa is above sqrt(2)
+  float exponent = float(int(bits >> 23) - 127), m = bits_to_float((bits & 0x7FFFFF) + 0x3F3504F3);
+  float s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
+  float p = 3.2059890e-1f;
+  p = p * s2 + 4.1219859e-1f;
+  p = p * s2 + 5.7707802e-1f;
+  p = p * s2 + 9.6179669e-1f;
+  p = p * s2 + 2.8853901f;
+  return exponent + s * p;
+}
+
 // e^x, relative error below 4e-7 for |x| below 80, saturating to infinity and zero beyond.
 DEVICE float exponential(float x) {
   if (x != x) return x;

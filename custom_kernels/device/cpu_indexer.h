@@ -45,3 +45,15 @@ template <bool ROUND_UP> DEVICE float quantize_head(const float *values, uint8 *
   encode_scaled(values, codes, INDEXER_HEAD_DIM, scale);
   return scale;
 }
+
+// Quantises a key and stores it, and its scale, in its page, of 16 x 16 tiles where TILED. Slot -1 stores nothing.
+template <bool TILED, bool ROUND_UP> DEVICE void store_key(const float *values, uint8 *cache, int64 slot) {
+  if (slot < 0) return;
+  uint8 codes[INDEXER_HEAD_DIM];
+  float scale = quantize_head<ROUND_UP>(values, codes);
+  uint8 *page = cache + slot / PAGE_TOKENS * INDEXER_PAGE_BYTES;
+  int token = int(slot % PAGE_TOKENS);
+  for (int dim = 0; dim < INDEXER_HEAD_DIM; ++dim)
+    page[TILED ? preshuffled_page_key_offset(token, dim) : plain_page_key_offset(token, dim)] = codes[dim];
+  *reinterpret_cast<float *>(page + page_scale_offset(token)) = scale;
+}

@@ -12,6 +12,15 @@ DEVICE float exponential2(float x) {
 #endif
 }
 
+// log2(x) of a positive normal x, with an absolute or a relative error below 2^-21.
+DEVICE float logarithm2(float x) {
+#if defined(__AMDGCN__)
+  return __builtin_amdgcn_logf(x);
+#else
+  return __nvvm_lg2_approx_ftz_f(x);
+#endif
+}
+
 // e^x, within 2 units in the last place; overflows to infinity and underflows to 0.
 DEVICE float exponential(float x) {
   constexpr float LOG2_E = 1.44269504f, LOG2_E_REST = 1.92596299e-8f, FAR = 150.0f;

@@ -11,6 +11,7 @@
 
 constexpr int FRAGMENT_COLUMNS = 64;
 constexpr int FRAGMENT_PARTS = 64 / WAVE_SIZE;
+constexpr int PART_ROWS = TILE / FRAGMENT_PARTS;
 
 struct Fragment {
   uint32x4 part[FRAGMENT_PARTS];
@@ -39,6 +40,9 @@ DEVICE int accumulator_row(int r) { return lane_id() / 4 + 8 * r; }
 DEVICE int accumulator_column(int c) { return c / 2 * 8 + lane_id() % 4 * 2 + c % 2; }
 #endif
 
+// Accumulator columns of one part of the fragment that holds the columns.
+constexpr int PART_COLUMNS = ACCUMULATOR_COLUMNS / FRAGMENT_PARTS;
+
 struct Accumulator {
   float element[ACCUMULATOR_COLUMNS][ACCUMULATOR_ROWS] = {};
 };
@@ -62,35 +66,52 @@ DEVICE Fragment load_row_fragment(const uint8 *const (&row)[FRAGMENT_PARTS], int
   return fragment;
 }
 
-// sums[i][j] += sum over the 64 columns of a[i] * b[j], for the rows i of `a` and j of `b`.
+// sums[i][j] += sum over the 64 columns of a[i] * b[j], for the 16 rows i of `a` and the PART_ROWS rows j that one
+// part of a fragment holds; `sums` are the ACCUMULATOR_COLUMNS / FRAGMENT_PARTS columns of that part.
 #if defined(__AMDGCN__)
-DEVICE void multiply(const Fragment &a, const Fragment &b, Accumulator &sums) {
-  float4 total = {sums.element[0][0], sums.element[0][1], sums.element[0][2], sums.element[0][3]};
-  auto eight_bytes = [](const Fragment &fragment, int half) {
-    return long(fragment.part[0][2 * half] | uint64(fragment.part[0][2 * half + 1]) << 32);
+DEVICE void multiply_part(const Fragment &a, uint32x4 b, float (*sums)[ACCUMULATOR_ROWS]) {
+  float4 total = {sums[0][0], sums[0][1], sums[0][2], sums[0][3]};
+  auto eight_bytes = [](uint32x4 sixteen, int half) {
+    return long(sixteen[2 * half] | uint64(sixteen[2 * half + 1]) << 32);
   };
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    total = __builtin_amdgcn_mfma_f32_16x16x32_fp8_fp8(eight_bytes(a, half), eight_bytes(b, half), total, 0,
-                                                       0, 0);
+    total = __builtin_amdgcn_mfma_f32_16x16x32_fp8_fp8(eight_bytes(a.part[0], half), eight_bytes(b, half), total,
+                                                       0, 0, 0);
 #pragma unroll
-  for (int r = 0; r < ACCUMULATOR_ROWS; ++r) sums.element[0][r] = total[r];
+  for (int r = 0; r < ACCUMULATOR_ROWS; ++r) sums[0][r] = total[r];
 }
 #elif defined(__NVPTX__)
-DEVICE void multiply(const Fragment &a, const Fragment &b, Accumulator &sums) {
+// Four E4M3 values as float16, which holds them exactly.
+DEVICE uint32x2 to_float16x4(uint32 packed) {
+  uint32 low, high;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.rn.f16x2.e4m3x2 %0, l; cvt.rn.f16x2.e4m3x2 %1, h; }"
+      : "=r"(low), "=r"(high)
+      : "r"(packed));
+  return {low, high};
+}
+
+// Hopper's mma.sync turns FP8 into float16 itself, and adds every product apart. Doing so here lets the compiler
+// convert an operand once for all its products, and the unit add them up.
+DEVICE void multiply_part(const Fragment &a, uint32x4 b, float (*sums)[ACCUMULATOR_ROWS]) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half)
-#pragma unroll
-    for (int part = 0; part < FRAGMENT_PARTS; ++part) {
-      auto &left = sums.element[2 * part], &right = sums.element[2 * part + 1];
-      asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
-          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-          : "+f"(left[0]), "+f"(right[0]), "+f"(left[1]), "+f"(right[1])
-          : "r"(a.part[0][2 * half]), "r"(a.part[1][2 * half]), "r"(a.part[0][2 * half + 1]),
-            "r"(a.part[1][2 * half + 1]), "r"(b.part[part][2 * half]), "r"(b.part[part][2 * half + 1]));
-    }
+  for (int word = 0; word < 4; ++word) {
+    uint32x2 upper = to_float16x4(a.part[0][word]), lower = to_float16x4(a.part[1][word]);
+    uint32x2 columns = to_float16x4(b[word]);
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0][0]), "+f"(sums[1][0]), "+f"(sums[0][1]), "+f"(sums[1][1])
+        : "r"(upper[0]), "r"(lower[0]), "r"(upper[1]), "r"(lower[1]), "r"(columns[0]), "r"(columns[1]));
+  }
 }
 #endif
+
+// sums[i][j] += sum over the 64 columns of a[i] * b[j], for the 16 rows of both.
+DEVICE void multiply(const Fragment &a, const Fragment &b, Accumulator &sums) {
+#pragma unroll
+  for (int part = 0; part < FRAGMENT_PARTS; ++part)
+    multiply_part(a, b.part[part], sums.element + part * PART_COLUMNS);
+}
 
 // Sum of `value` over the lanes that hold the same columns of an accumulator; every one of them gets it.
 DEVICE float sum_over_accumulator_rows(float value) {

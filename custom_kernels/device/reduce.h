@@ -7,6 +7,10 @@ struct Sum {
   template <typename T> DEVICE T combine(T a, T b) { return a + b; }
 };
 
+struct Minimum {
+  template <typename T> DEVICE T combine(T a, T b) { return a < b ? a : b; }
+};
+
 struct Maximum {
   template <typename T> DEVICE T combine(T a, T b) { return a > b ? a : b; }
 };

@@ -1,17 +1,13 @@
 """Multi-head latent attention in absorbed form, over the slots that the indexer selected."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
-from predecode.custom_kernels.absorb_query import absorb_query
-from predecode.custom_kernels.flatten_group_quant import flatten_group_quant
 from predecode.custom_kernels.formats import ElementFormat
-from predecode.custom_kernels.latent_norms_group_quant import latent_norms_group_quant
-from predecode.custom_kernels.qk_rope_cat_and_cache_mla import qk_rope_cat_and_cache_mla
+from predecode.custom_kernels.latent_norms_and_cache import latent_norms_and_cache
+from predecode.custom_kernels.q_absorb_rope_cat import q_absorb_rope_cat
 from predecode.custom_kernels.sparse_mla import sparse_mla
-from predecode.custom_kernels.value_up import value_up
+from predecode.custom_kernels.value_up_group_quant import value_up_group_quant
 from predecode.custom_kernels.values import LatentCache, QuantizedActivation
 from predecode.export.config import ModelConfig
 from predecode.export.model.parameters import HeadWeights, Linear, Weight
@@ -19,18 +15,6 @@ from predecode.export.model.step_inputs import StepInputs
 
 ROPE_LAYOUT = "interleaved"
 """Both models pair neighbouring dimensions here; the indexer has a layout of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Latents:
-    """``qkv_a`` [T, q_lora + kv_lora + rope] and its normalised parts.
-
-    ``query`` is quantised, ``key_value`` [T, kv_lora] is not.
-    """
-
-    qkv_a: torch.Tensor
-    query: QuantizedActivation
-    key_value: torch.Tensor
 
 
 class Attention(nn.Module):
@@ -48,42 +32,33 @@ class Attention(nn.Module):
         self.kv_b = HeadWeights(heads, nope + value, latent, element_format)
         self.o_proj = Linear(config.hidden_size, heads * value, element_format)
 
-    def latents(self, x: QuantizedActivation) -> Latents:
-        """Down-projections of the layer's input [T, hidden]; the indexer reads the query latent too."""
-        qkv_a = self.qkv_a(x)
-        query, key_value = latent_norms_group_quant(
-            qkv_a,
+    def latents(
+        self, x: QuantizedActivation, cache: LatentCache, step: StepInputs
+    ) -> tuple[QuantizedActivation, LatentCache]:
+        """The query's latent [T, q_lora] of the layer's input [T, hidden], and ``cache`` with the rows' own tokens.
+
+        The indexer reads the query's latent too.
+        """
+        return latent_norms_and_cache(
+            self.qkv_a(x),
             self.query_norm.weight,
             self.latent_norm.weight,
-            self.config.latent_norm_eps,
-            self.config.latent_norm_eps,
-            self.element_format,
-        )
-        return Latents(qkv_a, query, key_value)
-
-    def forward(
-        self, latents: Latents, selected_slots: torch.Tensor, cache: LatentCache, step: StepInputs
-    ) -> tuple[torch.Tensor, LatentCache]:
-        """Write the rows' own tokens to ``cache``, then attend over ``selected_slots`` int32 [T, topk].
-
-        Returns the output [T, hidden] and the written cache.
-        """
-        q = self.q_b(latents.query)
-        absorbed = absorb_query(q, self.kv_b.weight, self.config.qk_rope_head_dim)
-        query, cache = qk_rope_cat_and_cache_mla(
-            q,
-            absorbed,
-            latents.key_value,
-            latents.qkv_a,
             step.rope_table,
             step.positions,
             cache,
             step.slot_mapping,
+            self.config.latent_norm_eps,
+            self.config.latent_norm_eps,
             ROPE_LAYOUT,
             self.element_format,
         )
-        attended = sparse_mla(
-            query, cache, selected_slots, self.config.kv_lora_rank, self.config.softmax_scale
+
+    def forward(
+        self, query_latent: QuantizedActivation, selected_slots: torch.Tensor, cache: LatentCache, step: StepInputs
+    ) -> torch.Tensor:
+        """Attend over ``selected_slots`` int32 [T, topk] of ``cache``: the output [T, hidden]."""
+        query = q_absorb_rope_cat(
+            self.q_b(query_latent), self.kv_b.weight, step.rope_table, step.positions, ROPE_LAYOUT
         )
-        values = value_up(attended, self.kv_b.weight, self.config.qk_nope_head_dim)
-        return self.o_proj(flatten_group_quant(values, self.element_format)), cache
+        parts = sparse_mla(query, cache, selected_slots, self.config.kv_lora_rank, self.config.softmax_scale)
+        return self.o_proj(value_up_group_quant(parts, self.kv_b.weight, self.config.qk_nope_head_dim))

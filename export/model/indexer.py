@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from predecode.custom_kernels.formats import ElementFormat
-from predecode.custom_kernels.indexer_k_prepare import indexer_k_prepare
-from predecode.custom_kernels.indexer_k_quant_and_cache import indexer_k_quant_and_cache
+from predecode.custom_kernels.indexer_k_prepare_and_cache import indexer_k_prepare_and_cache
 from predecode.custom_kernels.indexer_q_prepare import indexer_q_prepare
 from predecode.custom_kernels.paged_mqa_logits import paged_mqa_logits
 from predecode.custom_kernels.topk_slots import topk_slots
@@ -55,17 +54,18 @@ class Indexer(nn.Module):
         ascending position, padded with -1, and the written cache.
         """
         rope_layout = self.config.indexer_rope_layout
-        key = indexer_k_prepare(
+        cache = indexer_k_prepare_and_cache(
             self.wk(x),
             self.k_norm.weight,
             self.k_norm.bias,
             KEY_NORM_EPSILON,
             step.rope_table,
             step.positions,
+            cache,
+            step.slot_mapping,
             rope_layout,
-        )
-        cache = indexer_k_quant_and_cache(
-            key, cache, step.slot_mapping, KEY_SCALE_FORMAT, self.element_format
+            KEY_SCALE_FORMAT,
+            self.element_format,
         )
         query, weights = indexer_q_prepare(
             self.wq_b(query_latent),

@@ -76,10 +76,10 @@ class Layer(nn.Module):
             residual = hidden
         else:
             x, normed, residual = add_rms_norm_group_quant(hidden, residual, *normalize)
-        latents = self.attention.latents(x)
+        query_latent, latent_cache = self.attention.latents(x, latent_cache, step)
         if self.indexer is not None:
-            selected_slots, indexer_cache = self.indexer(x, normed, latents.query, indexer_cache, step)
-        hidden, latent_cache = self.attention(latents, selected_slots, latent_cache, step)
+            selected_slots, indexer_cache = self.indexer(x, normed, query_latent, indexer_cache, step)
+        hidden = self.attention(query_latent, selected_slots, latent_cache, step)
         return hidden, residual, selected_slots, indexer_cache, latent_cache
 
     def transform(self, hidden: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

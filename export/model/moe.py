@@ -7,7 +7,6 @@ from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.moe_down import moe_down
 from predecode.custom_kernels.moe_gate_up import moe_gate_up
 from predecode.custom_kernels.router_topk import router_topk
-from predecode.custom_kernels.silu_mul_group_quant import silu_mul_group_quant
 from predecode.custom_kernels.values import QuantizedActivation
 from predecode.export.config import ModelConfig
 from predecode.export.model.parameters import ExpertWeights, FloatLinear, empty_parameter
@@ -50,7 +49,6 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: ModelConfig, intermediate: int, element_format: ElementFormat):
         super().__init__()
-        self.element_format = element_format
         self.router = Router(config, element_format)
         experts = config.n_routed_experts + config.n_shared_experts
         self.experts = Experts(experts, config.hidden_size, intermediate, element_format)
@@ -58,6 +56,5 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: QuantizedActivation, normed: torch.Tensor) -> torch.Tensor:
         """``x`` [T, hidden] and ``normed``, its unquantised twin -> [T, hidden]."""
         ids, weights = self.router(normed)
-        gate_up = moe_gate_up(x, ids, self.experts.gate_up.weight)
-        activated = silu_mul_group_quant(gate_up, self.element_format)
+        activated = moe_gate_up(x, ids, self.experts.gate_up.weight)
         return moe_down(activated, ids, weights, self.experts.down.weight)

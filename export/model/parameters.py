@@ -6,6 +6,7 @@ from torch import nn
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.gemm_fp8_blockscale import gemm_fp8_blockscale
 from predecode.custom_kernels.layouts import GROUP, ROW_MAJOR, TILE, TILED_16X16, RowMajor, Tiled16x16
+from predecode.custom_kernels.linear_bf16 import linear_bf16
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 
 
@@ -73,9 +74,7 @@ class FloatLinear(Weight):
     """y = W x with W [rows, columns] and x in the activation dtype, y accumulated and kept in float32."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # The weight is the left operand because the compiler crashes on gfx950 where few rows meet few
-        # outputs; so it still does below 16 outputs.
-        return torch.mm(self.weight.float(), x.float().t()).t().contiguous()
+        return linear_bf16(x, self.weight)
 
 
 def _tiles(rows: int, columns: int) -> tuple[int, int, int, int]:

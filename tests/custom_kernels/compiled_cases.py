@@ -32,7 +32,7 @@ def load(name: str, element_format: ElementFormat) -> tuple[Op, list[Case]]:
     return OPS[name], cases
 
 
-class _Call(torch.nn.Module):
+class OpCall(torch.nn.Module):
     """An op with its scalars fixed; takes the tensors."""
 
     def __init__(self, op: Op, arguments: Sequence):
@@ -57,7 +57,7 @@ def compile_cases(op: Op, cases: Sequence[Case], target: Target) -> bytes:
     from predecode.export.trace import Program, trace
 
     programs = [
-        Program(f"case_{i}", _Call(op, case.arguments), tensors_of(case)) for i, case in enumerate(cases)
+        Program(f"case_{i}", OpCall(op, case.arguments), tensors_of(case)) for i, case in enumerate(cases)
     ]
     module = trace(programs, target, lambda name: None)
     kernels = inject(module, target, Toolchain()).kernels

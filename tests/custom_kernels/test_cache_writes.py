@@ -14,10 +14,12 @@ from predecode.export.trace import Program, trace
 from predecode.pipelines.manifest import Audit, Exemption
 from tests.custom_kernels.compiled_cases import compile_cases, load, run_cases
 
-OPS = ("indexer_k_quant_and_cache", "qk_rope_cat_and_cache_mla")
+OPS = ("indexer_k_prepare_and_cache", "indexer_k_quant_and_cache", "latent_norms_and_cache")
+FILLS_OF_REFERENCES = {"latent_norms_and_cache": 1}
 PAGES = 4096
 COMPILED_REFERENCE = (
     Exemption("dispatch_*", "references spread their byte positions in a dispatch of its own"),
+    Exemption("fill", "scales of what is not quantised are all one"),
 )
 
 
@@ -54,9 +56,7 @@ def audit_of(module: Store, target: Target) -> Audit:
     injection = inject(traced, target, Toolchain())
     compiled = compile_module(traced, injection.kernels, target, Toolchain())
     names = {"main": list(module.tensors())}
-    audits = audit_entry_points(
-        compiled.stream_ir, compiled.hal_ir, names, COMPILED_REFERENCE, injection.touched
-    )
+    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, COMPILED_REFERENCE, injection.touched)
     return audits["main"]
 
 
@@ -68,7 +68,7 @@ def audit_of(module: Store, target: Target) -> Audit:
 )
 def test_the_cache_is_written_in_place(name, target, quantized):
     audit = audit_of(Store(name, target, quantized), target)
-    assert (audit.copies, audit.fills) == (0, 0)
+    assert (audit.copies, audit.fills) == (0, 0 if quantized else FILLS_OF_REFERENCES.get(name, 0))
     assert audit.in_place == ("cache",)
     assert audit.transient_bytes < 1e6
     if quantized:

@@ -173,7 +173,8 @@ def test_a_resident_grid_must_fit_the_device(target, toolchain):
     message = f"{too_many.resident} workgroups with 128 bytes .* do not fit on {target.name} at once"
     with pytest.raises(LaunchMismatch, match=message):
         check_launch(toolchain.build(too_many, target), too_many, target)
-    crowded = replace(target, unit_shared_memory=200)
+    reserved = target.compute_unit.shared_memory_reserved
+    crowded = replace(target, compute_unit=replace(target.compute_unit, shared_memory=200 + reserved))
     with pytest.raises(LaunchMismatch, match="they would wait for each other for ever"):
         check_launch(toolchain.build(fits, target), fits, crowded)
 

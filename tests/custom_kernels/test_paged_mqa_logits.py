@@ -12,6 +12,7 @@ from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.paged_mqa_logits import cases
 from tests.custom_kernels.reference_formats import decode
 
+NAMES = ("query", "weights", "cache", "block_table", "lengths", "topk")
 ALL = [pytest.param(c, id=f"{n}-{c.label}") for n, f in sorted(ELEMENT_FORMATS.items()) for c in cases(f)]
 
 
@@ -24,11 +25,11 @@ def cached_key(cache: torch.Tensor, page: int, token: int, dtype: torch.dtype) -
     return decode(keys), float(scale)
 
 
-def brute(query, weights, cache, block_table, lengths) -> torch.Tensor:
+def brute(query, weights, cache, block_table, lengths, topk) -> torch.Tensor:
     logits = np.full((len(query), block_table.shape[1] * 64), -np.inf)
     queries = decode(query)
     for row, length in enumerate(lengths.tolist()):
-        for position in range(length):
+        for position in range(length if length > topk else 0):
             page = int(block_table[row, position // 64])
             key, scale = cached_key(cache, page, position % 64, query.dtype)
             products = np.maximum(queries[row] @ key * scale, 0.0)
@@ -47,25 +48,21 @@ def test_equals_the_loop(case):
 @pytest.mark.parametrize("element_format", ["e4m3fn", "e4m3fnuz"])
 def test_other_layouts_are_noticed(element_format):
     case = next(c for c in cases(ELEMENT_FORMATS[element_format]) if c.label == "pages backwards")
-    query, weights, cache, table, lengths = case.arguments
+    _, weights, cache, table, lengths, _ = case.arguments
     expected = brute(*case.arguments)
     plain = cache.clone()
     plain[:, :8192] = cache[:, :8192].reshape(-1, 4, 8, 16, 16).transpose(2, 3).reshape(-1, 8192)
+    right = dict(zip(NAMES, case.arguments, strict=True))
     wrong = {
-        "plain page": (query, weights, plain, table, lengths),
-        "pages forwards": (query, weights, cache, table.flip(1), lengths),
-        "scales a token off": (
-            query,
-            weights,
-            torch.cat((cache[:, :8192], cache[:, 8192:].roll(4, 1)), 1),
-            table,
-            lengths,
-        ),
-        "a token too few": (query, weights, cache, table, lengths - 1),
-        "heads in another order": (query, weights.flip(1), cache, table, lengths),
+        "plain page": {"cache": plain},
+        "pages forwards": {"block_table": table.flip(1)},
+        "scales a token off": {"cache": torch.cat((cache[:, :8192], cache[:, 8192:].roll(4, 1)), 1)},
+        "a token too few": {"lengths": lengths - 1},
+        "heads in another order": {"weights": weights.flip(1)},
+        "a row left out": {"topk": 301},
     }
-    for label, arguments in wrong.items():
-        assert mismatch(OP.overload(*arguments), expected, case.compare[0]), label
+    for label, changed in wrong.items():
+        assert mismatch(OP.overload(*(right | changed).values()), expected, case.compare[0]), label
 
 
 def test_opcheck():
@@ -74,14 +71,14 @@ def test_opcheck():
 
 
 def test_wrapper_refuses_other_layouts_and_shapes():
-    query, weights, data, table, lengths = cases(ELEMENT_FORMATS["e4m3fn"])[0].arguments
+    query, weights, data, table, lengths, _ = cases(ELEMENT_FORMATS["e4m3fn"])[0].arguments
     cache = IndexerCache(data, PRESHUFFLED_PAGE)
-    assert paged_mqa_logits(query, weights, cache, table, lengths).shape == (1, 64)
+    assert paged_mqa_logits(query, weights, cache, table, lengths, 0).shape == (1, 64)
     with pytest.raises(LayoutError, match=r"preshuffled page.*plain page"):
-        paged_mqa_logits(query, weights, IndexerCache(data, PLAIN_PAGE), table, lengths)
+        paged_mqa_logits(query, weights, IndexerCache(data, PLAIN_PAGE), table, lengths, 0)
     with pytest.raises(ValueError, match="multiple of 16"):
-        paged_mqa_logits(query[:, :8], weights[:, :8], cache, table, lengths)
+        paged_mqa_logits(query[:, :8], weights[:, :8], cache, table, lengths, 0)
     with pytest.raises(ValueError, match="cache is"):
-        paged_mqa_logits(query, weights, IndexerCache(data[:, :-4], PRESHUFFLED_PAGE), table, lengths)
+        paged_mqa_logits(query, weights, IndexerCache(data[:, :-4], PRESHUFFLED_PAGE), table, lengths, 0)
     with pytest.raises(ValueError, match="lengths is"):
-        paged_mqa_logits(query, weights, cache, table, lengths.long())
+        paged_mqa_logits(query, weights, cache, table, lengths.long(), 0)

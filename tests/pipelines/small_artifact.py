@@ -177,7 +177,7 @@ def step_entry(rows: int) -> EntryPoint:
 
     cache = (CACHE, "cache", (PAGES, PAGE_BYTES), "int8", "latent page")
     pool = PAGES * PAGE_BYTES
-    bindings = (Binding(CACHE, "read_write", pool), Binding("tokens", "read", 8 * rows))
+    bindings = (Binding(CACHE, "read_write", pool, 2 * pool), Binding("tokens", "read", 8 * rows))
     return EntryPoint(
         name=f"step_rows{rows}",
         segment="step",
@@ -193,8 +193,8 @@ def step_entry(rows: int) -> EntryPoint:
         results=(spec("logits", "output", (rows, WIDTH), "float32"), spec(*cache, in_place=CACHE)),
         audit=Audit(
             dispatches=(
-                Dispatch("write_cache", "kernel", (PAGES, 1, 1), pool + 8 * rows, pool, bindings),
-                Dispatch("sum_cache", "compiled", (rows, 1, 1), pool, 4 * rows * WIDTH, ()),
+                Dispatch("write_cache", "kernel", (PAGES, 1, 1), pool + 8 * rows, pool, bindings, (), 0),
+                Dispatch("sum_cache", "compiled", (rows, 1, 1), pool, 4 * rows * WIDTH, (), (0,)),
             ),
             copies=0,
             fills=0,
@@ -226,9 +226,17 @@ def manifest(entries: tuple[EntryPoint, ...], golden: Golden | None, ranks: int 
     """A manifest of the small model over ``entries``."""
     return Manifest(
         model=Model(
-            "small", {"vocab_size": VOCABULARY}, None, ranks, 0, "external" if ranks > 1 else "none", 7
+            name="small",
+            config={"vocab_size": VOCABULARY},
+            layers=None,
+            tensor_parallel=ranks,
+            rank=0,
+            reduce="external" if ranks > 1 else "none",
+            schedule="serial",
+            fuse="none",
+            seed=7,
         ),
-        target=TargetRecord("cpu", "local-task", "x86_64", "e4m3fn", 0.0),
+        target=TargetRecord("cpu", "local-task", "x86_64", "e4m3fn", 0.0, 1),
         geometry=GEOMETRY,
         tools={"iree-base-compiler": "3.13.0"},
         module="module.vmfb",

@@ -8,8 +8,8 @@ import pytest
 from predecode.pipelines.device import DeviceError, open_device
 from predecode.pipelines.manifest import TargetRecord
 
-GFX942 = TargetRecord("gfx942", "hip", "gfx942", "e4m3fnuz", 5.3e12)
-SM_90 = TargetRecord("sm_90", "cuda", "sm_90", "e4m3fn", 4.8e12)
+GFX942 = TargetRecord("gfx942", "hip", "gfx942", "e4m3fnuz", 5.3e12, 304)
+SM_90 = TargetRecord("sm_90", "cuda", "sm_90", "e4m3fn", 4.8e12, 132)
 
 
 @pytest.fixture

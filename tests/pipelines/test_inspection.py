@@ -10,16 +10,34 @@ import pytest
 from rich.console import Console
 
 from predecode.pipelines import inspect
-from predecode.pipelines.inspection import Inspection, format_bytes, format_seconds
+from predecode.pipelines.inspection import Inspection
+from predecode.pipelines.kernel_record import InstructionCounts, KernelRecord, Occupancy
 from predecode.pipelines.manifest import Exemption, TargetRecord
+from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds, format_widths
 from tests.pipelines.small_artifact import CACHE, manifest, step_entry
 
+RESOURCES = {"vector_registers": 96, "accumulator_registers": 32, "scalar_registers": 40, "register_spills": 0}
+INSTRUCTIONS = InstructionCounts(1234, 56, {"4": 7, "16": 28}, {"2": 1}, 10, 0, 6, 2)
 
-def on_gpu():
+
+def gpu_kernel(upper_bound=False):
+    resources = {"shared_memory_bytes": 8192} if upper_bound else RESOURCES | {"shared_memory_bytes": 8192}
+    occupied = Occupancy(2, 4.0, "vector registers", upper_bound)
+    return KernelRecord("write_cache", "write_cache.hip", "00" * 32, resources, 8, occupied, INSTRUCTIONS)
+
+
+def on_gpu(kernel=None):
     entry = step_entry(3)
     audit = replace(entry.audit, fills=1, exempted=(Exemption("fill", "scores start at <minus infinity>"),))
     whole = manifest((step_entry(1), replace(entry, audit=audit)), None)
-    return replace(whole, target=TargetRecord("gfx950", "hip", "gfx950", "e4m3fn", 8e12))
+    target = TargetRecord("gfx950", "hip", "gfx950", "e4m3fn", 8e12, 4)
+    return replace(whole, target=target, kernels=(kernel or gpu_kernel(),))
+
+
+def text_of(whole) -> str:
+    output = io.StringIO()
+    Inspection(whole).print_to(Console(file=output, width=140))
+    return output.getvalue()
 
 
 def test_json_keys(step_artifact):
@@ -34,14 +52,47 @@ def test_json_keys(step_artifact):
         "workgroups": [4, 1, 1],
         "bytes_read": 4096 + 24,
         "bytes_written": 4096,
+        "bytes_bound": 2 * 4096 + 24,
+        "bindings": [
+            {"name": CACHE, "access": "read_write", "bytes": 4096, "bound_bytes": 2 * 4096},
+            {"name": "tokens", "access": "read", "bytes": 24, "bound_bytes": None},
+        ],
         "floor_seconds": None,
+        "layer": 0,
+        "level": 1,
+        "after": [],
+        "kernel": 0,
+        "waves": None,
+        "rounds": None,
     }
     assert [d["kind"] for d in entry["dispatches"]] == ["kernel", "compiled"]
+    assert [(d["level"], d["after"], d["kernel"]) for d in entry["dispatches"]] == [(1, [], 0), (2, [0], None)]
+    assert entry["levels"] == 2
+    assert document["predicted_layers"] == [], "a CPU is not predicted"
 
 
 def test_floor_is_bytes_over_bandwidth():
     dispatch = json.loads(Inspection(on_gpu()).to_json())["entry_points"][1]["dispatches"][0]
     assert dispatch["floor_seconds"] == pytest.approx((4096 + 24 + 4096) / 8e12)
+
+
+def test_grid_in_waves_and_rounds_of_the_chip():
+    document = json.loads(Inspection(on_gpu()).to_json())
+    dispatch = document["entry_points"][1]["dispatches"][0]
+    # 4 workgroups of 8 waves; two of them fit on each of 4 compute units.
+    assert (dispatch["waves"], dispatch["rounds"]) == (32, 0.5)
+    assert document["kernels"][0]["instructions"]["loads"] == {"4": 7, "16": 28}
+    assert document["kernels"][0]["occupancy"]["limited_by"] == "vector registers"
+
+
+def test_predicted_layers_of_both_chips():
+    (layer, *_) = json.loads(Inspection(on_gpu()).to_json())["predicted_layers"]
+    moved = 4096 + 8 + 4096 + 4096 + 64
+    assert (layer["layer"], layer["rows"], layer["dispatches"], layer["levels"]) == (0, 1, 2, 2)
+    assert layer["bytes"] == moved
+    for chip, bandwidth in (("MI355X", 8.0e12), ("MI300X", 5.3e12)):
+        assert layer["chips"][chip]["floor_seconds"] == pytest.approx(moved / bandwidth)
+        assert layer["chips"][chip]["predicted_seconds"] == pytest.approx(2 * 4e-6 + moved / bandwidth)
 
 
 def test_needs_only_the_manifest(step_artifact):
@@ -50,13 +101,34 @@ def test_needs_only_the_manifest(step_artifact):
 
 
 def test_tables_show_every_dispatch():
-    output = io.StringIO()
-    Inspection(on_gpu()).print_to(Console(file=output, width=140))
-    text = output.getvalue()
+    text = text_of(on_gpu())
     assert text.count("write_cache ") >= 2
     assert text.count("sum_cache") == 2
     assert "exempted: fill (scores start at <minus infinity>)" in text
     assert CACHE in text
+    assert text.count("2 dispatches in 2 levels") == 2
+    assert "8.22 kB" in text, "the cache is bound whole"
+    assert max(map(len, text.splitlines())) <= 140
+
+
+def test_tables_show_what_kernels_take_and_hold():
+    text = text_of(on_gpu())
+    for shown in ("96 (32)", "2 × 8 waves", "vector", "1,234", "28 × 16 B", "7 × 4 B", "8.19 kB"):
+        assert shown in text, shown
+    assert "chosen by the driver" not in text
+
+
+def test_registers_that_the_driver_chooses():
+    text = text_of(on_gpu(gpu_kernel(upper_bound=True)))
+    assert "registers are chosen by the driver" in text and "≤ 2 × 8 waves" in text
+    page = Inspection(on_gpu(gpu_kernel(upper_bound=True))).to_html()
+    assert "registers are chosen by the driver" in page and "96 (32)" not in page
+
+
+def test_a_prediction_says_that_it_is_none_of_measurement():
+    for shown in (text_of(on_gpu()), Inspection(on_gpu()).to_html()):
+        assert "A model, not a measurement: 4 µs for every dispatch" in " ".join(shown.split())
+        assert "Published elsewhere" not in shown, "another model's trace says nothing of this one"
 
 
 class Outside(HTMLParser):
@@ -91,22 +163,38 @@ def test_page_is_whole_and_self_contained():
     assert "&lt;minus infinity&gt;" in page
 
 
+def shares_of(text: str) -> list[float]:
+    return [float(share) for share in re.findall(r"--share:([0-9.]+)", text)]
+
+
 def test_page_widths_follow_the_bytes():
-    page = Inspection(on_gpu()).to_html()
-    shares = [float(share) for share in re.findall(r"--share:([0-9.]+)", page)[:2]]
     first = 4096 + 8 + 4096
     second = 4096 + 64
-    assert shares == pytest.approx([first / (first + second), second / (first + second)], abs=1e-5)
+    expected = [first / (first + second), second / (first + second)]
+    assert shares_of(Inspection(on_gpu()).to_html())[:2] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_level_is_a_column_shared_by_its_dispatches():
+    entry = step_entry(1)
+    write, read = entry.audit.dispatches
+    # The second of two readers moves a third of what the first does, and the level as much as the writer.
+    more, less = replace(read, bytes_read=6000, bytes_written=0), replace(read, bytes_read=2000, bytes_written=0)
+    audit = replace(entry.audit, dispatches=(replace(write, bytes_read=8000, bytes_written=0), more, less))
+    page = Inspection(replace(on_gpu(), entry_points=(replace(entry, audit=audit),))).to_html()
+    assert shares_of(page) == pytest.approx([0.5, 0.5], abs=1e-5)
+    parts = [float(part) for part in re.findall(r"--part:([0-9.]+)", page)]
+    assert parts == pytest.approx([1, 0.75, 0.25], abs=1e-5)
 
 
 def test_a_long_step_is_drawn_in_lines():
     entry = step_entry(1)
-    audit = replace(entry.audit, dispatches=entry.audit.dispatches * 100)
+    write, read = entry.audit.dispatches
+    chain = tuple(replace(d, after=(i - 1,) if i else ()) for i, d in enumerate((write, read) * 100))
+    audit = replace(entry.audit, dispatches=chain)
     page = Inspection(replace(on_gpu(), entry_points=(replace(entry, audit=audit),))).to_html()
     lines = page.split('<div class="strip">')[1:]
-    assert [line.count('class="block') for line in lines] == [48, 48, 48, 48, 8]
-    widths = [sum(float(share) for share in re.findall(r"--share:([0-9.]+)", line)) for line in lines]
-    assert widths == pytest.approx([1, 1, 1, 1, 8 / 48], abs=1e-4)
+    assert [line.count('class="level"') for line in lines] == [48, 48, 48, 48, 8]
+    assert [sum(shares_of(line)) for line in lines] == pytest.approx([1, 1, 1, 1, 8 / 48], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +211,13 @@ def test_bytes_in_words(count, text):
 )
 def test_seconds_in_words(seconds, text):
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(None, ""), (0.0, "0.00"), (0.004, "< 0.01"), (2.257, "2.26")])
+def test_ratios_in_words(ratio, text):
+    assert format_ratio(ratio) == text
+
+
+def test_widths_in_words():
+    assert format_widths({"4": 7, "16": 28, "2": 1}) == "28 × 16 B, 7 × 4 B, 1 × 2 B"
+    assert format_widths({}) == "–"

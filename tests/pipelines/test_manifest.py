@@ -47,7 +47,8 @@ def keys(value, path=()):
 
 
 FREE_KEYS = {"vocab_size", "iree-base-compiler", "module.vmfb", "parameters.irpa", "vgprs", "spills"}
-OPTIONAL_KEYS = {"in_place", "exempted", "golden"}
+OPTIONAL_KEYS = {"in_place", "exempted", "golden", "bound_bytes", "kernel", "waves_per_workgroup", "occupancy"}
+OPTIONAL_KEYS |= {"instructions", "bandwidth_probe"}
 
 
 def test_every_missing_key_is_named(document):

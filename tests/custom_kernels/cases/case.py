@@ -29,11 +29,12 @@ EXACT = Comparison(exact=True)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``arguments`` in schema order (tensors, scalars, strings), one `Comparison` per result."""
+    """``arguments`` in schema order (tensors, scalars, strings), one `Comparison` per result, or several that all
+    must hold."""
 
     label: str
     arguments: tuple[Any, ...]
-    compare: tuple[Comparison, ...]
+    compare: tuple[Comparison | tuple[Comparison, ...], ...]
 
 
 def _flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
@@ -51,8 +52,12 @@ def _fp8_steps(given: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     return (ordinal(given) - ordinal(expected)).abs()
 
 
-def mismatch(given: torch.Tensor, expected: torch.Tensor, rule: Comparison) -> str | None:
+def mismatch(
+    given: torch.Tensor, expected: torch.Tensor, rule: Comparison | tuple[Comparison, ...]
+) -> str | None:
     """None where ``given`` meets ``rule`` against ``expected``; else one line that names the worst element."""
+    if isinstance(rule, tuple):
+        return next(filter(None, (mismatch(given, expected, part) for part in rule)), None)
     if given.shape != expected.shape or given.dtype != expected.dtype:
         return f"got {given.dtype}{list(given.shape)}, expected {expected.dtype}{list(expected.shape)}"
     region = torch.ones_like(expected, dtype=torch.bool) if rule.region is None else rule.region

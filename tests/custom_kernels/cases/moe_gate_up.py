@@ -22,6 +22,8 @@ def routings(generator: torch.Generator) -> list[tuple[str, torch.Tensor, int]]:
         ("one row", routing(generator, 1, 3, 5), 5),
         ("all rows alike", same, 3),
         ("an expert twice in a row", twice, 4),
+        ("5 rows", routing(generator, 5, 4, 40), 40),
+        ("17 rows", routing(generator, 17, 3, 30), 30),
         ("63 rows", routing(generator, 63, 3, 6), 6),
         ("65 rows of the shared expert", routing(generator, 65, 2, 4), 4),
         ("150 rows of one expert", torch.zeros(150, 1, dtype=torch.int32), 2),
@@ -41,10 +43,12 @@ def cases(element_format: ElementFormat) -> list[Case]:
     ids = routing(generator, 4, 3, 6)
     made += [
         case("last scale block partly full", ids, (6, 160, 128)),
-        case("more groups than waves", ids, (6, 16, 1280)),
+        case("more groups than waves", ids, (6, 32, 1280)),
+        case("more groups than registers", ids, (6, 32, 3712)),
         case("zeros", ids, (6, 32, 128), 0.0),
         case("huge", ids, (6, 32, 128), 1e12),
         case("tiny", ids, (6, 32, 128), 1e-12),
         case("GLM-5.1 rank, 12 experts", routing(generator, 2, 9, 12), (12, 512, 6144)),
+        case("GLM-5.1 rank, 257 experts", routing(generator, 5, 9, 257), (257, 32, 128)),
     ]
     return made

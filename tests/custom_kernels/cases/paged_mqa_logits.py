@@ -35,7 +35,7 @@ def poisoned(
 def cases(element_format: ElementFormat) -> list[Case]:
     generator = torch.Generator().manual_seed(14)
 
-    def case(label, lengths, heads, width, pages, factor=1.0, table=None):
+    def case(label, lengths, heads, width, pages, factor=1.0, table=None, topk=0):
         rows = len(lengths)
         query = elements(generator, (rows, heads, 128), element_format)
         weights = torch.randn(rows, heads, generator=generator) * factor
@@ -45,10 +45,10 @@ def cases(element_format: ElementFormat) -> list[Case]:
             table[row, -(-length // PAGE) :] = (-1, pages + 7)[row % 2]  # never to be followed
         cache = poisoned(random_pages(generator, pages, element_format), table, lengths, element_format)
         lengths = torch.tensor(lengths, dtype=torch.int32)
-        valid = torch.arange(width * PAGE)[None] < lengths[:, None]
+        valid = torch.arange(width * PAGE)[None] < torch.where(lengths > topk, lengths, 0)[:, None]
         relative = 1e-4 if element_format.is_quantized else 1e-5
         compare = Comparison(relative=relative, absolute=1e-30, region=valid)
-        return Case(label, (query, weights, cache, table, lengths), (compare,))
+        return Case(label, (query, weights, cache, table, lengths, topk), (compare,))
 
     backwards = torch.arange(5, -1, -1, dtype=torch.int32)[None].repeat(2, 1)
     return [
@@ -62,5 +62,9 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("zero weights", [70], 32, 2, 4, factor=0.0),
         case("huge weights", [70], 32, 2, 4, factor=1e20),
         case("tiny weights", [70], 32, 2, 4, factor=1e-20),
+        case("rows of at most topk tokens", [64, 65, 0, 128, 66, 3], 16, 3, 9, topk=65),
+        case("all rows of at most topk tokens", [64, 65, 3], 32, 2, 9, topk=65),
+        case("three of 300 rows, each one token", [int(row in (1, 255, 299)) for row in range(300)], 16, 1, 4),
+        case("one row among many waves", [6016], 32, 94, 100, topk=2048),
         case("GLM-5.1, 2 rows of 2000 to 2500 tokens", [2500, 2000], 32, 40, 80),
     ]

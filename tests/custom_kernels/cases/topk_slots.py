@@ -38,6 +38,17 @@ def cases(element_format: ElementFormat) -> list[Case]:
     not_a_number[0, [3, 77, 200]] = torch.tensor([float("nan"), -float("nan"), float("nan")])
     tiny = torch.randn(1, 2048, generator=generator) * 1e-38
     close = 1.0 + torch.randint(0, 3, (1, 8192), generator=generator) * 2.0**-23
+    outliers = torch.randn(1, 8192, generator=generator)
+    outliers[0, ::700] *= 1e4
+    octaves = torch.exp2(-(torch.arange(8192) * 37 % 8192) / 50.0)[None]
+    # Rows beyond 8192 are sampled every second line of 32 here.
+    line = torch.arange(16384) // 32
+    low_in_sample = torch.randn(1, 16384, generator=generator) + 10.0 * (line % 2)
+    high_in_sample = torch.randn(1, 16384, generator=generator) + 10.0 * (line % 2 == 0)
+    in_one_place = torch.randn(1, 16384, generator=generator)
+    in_one_place[0, 5000:6000] += 20.0
+    long_special = torch.randn(1, 16384, generator=generator)
+    long_special[0, [3, 8200, 16000]] = torch.tensor([float("nan"), float("inf"), float("-inf")])
     backwards = torch.arange(9, -1, -1, dtype=torch.int32)[None].repeat(2, 1)
     return [
         case("one row, one token", [1], 1, 1),
@@ -58,6 +69,18 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("pages backwards", [640, 577], 10, 64, table=backwards),
         case("one page repeated", [640], 10, 64, table=torch.full((1, 10), 7, dtype=torch.int32)),
         case("65 rows", [(53 * row) % 257 for row in range(65)], 4, 32),
+        case("outliers", [8192], 128, 2048, outliers),
+        case("many octaves", [8192], 128, 100, octaves),
+        case("tiny and all of one size", [8192], 128, 100, torch.randn(1, 8192, generator=generator) * 1e-41),
+        case("one more than workgroup memory holds", [8193], 129, 2048),
+        case("a sample too low", [16384], 256, 1500, low_in_sample),
+        case("a sample too high", [16384], 256, 6000, high_in_sample),
+        case("the largest in one place", [16300], 256, 900, in_one_place),
+        case("long and ascending", [16384], 256, 700, torch.arange(16384.0)[None]),
+        case("long and all equal", [16384], 256, 300, torch.ones(1, 16384)),
+        case("long, 5 values", [16383], 256, 1000, row_of(1.0, 2.0, 3.0, 2.0, 1.0, 0.0, 4.0, 1.0, pages=256)),
+        case("long with NaN and infinities", [16384], 256, 300, long_special),
+        case("topk beyond the bins", [7000, 8192, 9000], 144, 5000),
         case("GLM-5.1, 2 rows beyond 8192", [8704, 8191], 136, 2048),
         case("GLM-5.1, the longest context", [202752], 3168, 2048),
     ]

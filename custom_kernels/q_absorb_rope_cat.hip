@@ -1,0 +1,126 @@
+// Attention query of 16 rows of one head: a workgroup makes 64 latent columns, or all rotated ones (the last).
+//
+// Latent columns are products with the key half of kv_b, whose rows (the contracted dimension, NOPE of them) are read
+// once: the waves divide them in SLICES, and the slices' sums are added in order.
+// LATENT, NOPE, ROPE_DIM and ROPE_HALVES are compile-time constants.
+#include "bf16.h"
+#include "fp8.h"
+#include "half_matrix.h"
+#include "layouts.h"
+#include "rope.h"
+
+constexpr int THREADS = 256;
+constexpr int COLUMNS = 64;
+constexpr int WAVES_PER_SLICE = COLUMNS / WORD_COLUMNS;
+constexpr int SLICES = THREADS / WAVE_SIZE / WAVES_PER_SLICE;
+constexpr int STEPS = NOPE / HALF_COLUMNS;
+constexpr int STEPS_PER_SLICE = divide_up(STEPS, SLICES);
+constexpr int SLABS = LATENT / COLUMNS;
+constexpr int WIDTH = LATENT + ROPE_DIM;
+constexpr int ROPE_VECTOR = 8;
+constexpr int ROPE_LANES = ROPE_DIM / ROPE_VECTOR;
+static_assert(LATENT % COLUMNS == 0 && NOPE % HALF_COLUMNS == 0 && TILE * ROPE_LANES <= THREADS);
+
+struct Shared {
+  float sums[SLICES][TILE][COLUMNS];
+};
+
+struct Head {
+  const bf16 *q;
+  uint8 *result;
+  int rows, heads, index, first_row;
+};
+
+// Where the head of row `tile_row` of 16 lies among all heads of all rows; rows past the end repeat the last one.
+DEVICE int64 head_of_row(const Head &head, int tile_row) {
+  int row = head.first_row + tile_row;
+  return int64(row < head.rows ? row : head.rows - 1) * head.heads + head.index;
+}
+
+DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const float *weight_scales,
+                   int first_weight_row, int first_column) {
+  constexpr int HEAD_DIM = NOPE + ROPE_DIM;
+  int wave = uniform_wave_id(), slice = wave / WAVES_PER_SLICE;
+  int wave_column = first_column + wave % WAVES_PER_SLICE * WORD_COLUMNS;
+
+  uint32 words[STEPS_PER_SLICE][4];
+  HalfFragment query[STEPS_PER_SLICE];
+  float scale[STEPS_PER_SLICE];
+#pragma unroll
+  for (int s = 0; s < STEPS_PER_SLICE; ++s) {
+    int step = slice * STEPS_PER_SLICE + s;
+    // Where a slice is shorter than others, a step that is not used is loaded in place of the missing one.
+    int first = (step < STEPS ? step : 0) * HALF_COLUMNS, nope = first + fragment_tile() * HALF_COLUMNS_PER_LANE;
+    const uint8 *source = weight + int64(first_weight_row + nope) * LATENT + wave_column + lane_word() * 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) words[s][i] = *(const uint32 *)(source + i * LATENT);
+#pragma unroll
+    for (int part = 0; part < FRAGMENT_PARTS; ++part)
+      query[s].part[part] = *(const uint32x2 *)(head.q + head_of_row(head, fragment_row(part)) * HEAD_DIM + nope);
+    scale[s] = weight_scales[(first_weight_row + first) / GROUP * divide_up(LATENT, GROUP) + wave_column / GROUP];
+  }
+
+  Accumulator sums[WORD_TILES];
+#pragma unroll
+  for (int s = 0; s < STEPS_PER_SLICE; ++s) {
+    if (slice * STEPS_PER_SLICE + s >= STEPS) break;
+    HalfFragment keys[WORD_TILES];
+    bf16_from_words(words[s], keys);
+#pragma unroll
+    for (int tile = 0; tile < WORD_TILES; ++tile) {
+      Accumulator product;
+#pragma unroll
+      for (int part = 0; part < FRAGMENT_PARTS; ++part)
+        multiply_part_bf16(query[s], keys[tile].part[part], product.element + part * PART_COLUMNS);
+#pragma unroll
+      for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
+#pragma unroll
+        for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
+          sums[tile].element[c][r] += product.element[c][r] * scale[s];
+    }
+  }
+#pragma unroll
+  for (int tile = 0; tile < WORD_TILES; ++tile)
+#pragma unroll
+    for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
+      int column = wave % WAVES_PER_SLICE * WORD_COLUMNS + word_column(tile, accumulator_column(c));
+#pragma unroll
+      for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
+        shared.sums[slice][accumulator_row(r)][column] = sums[tile].element[c][r];
+    }
+  barrier();
+
+  constexpr int VECTOR = TILE * COLUMNS / THREADS;
+  int row = thread_id() * VECTOR / COLUMNS, column = thread_id() * VECTOR % COLUMNS;
+  static_assert(VECTOR == 4);
+  float4 total = *(const float4 *)&shared.sums[0][row][column];
+#pragma unroll
+  for (int i = 1; i < SLICES; ++i) total += *(const float4 *)&shared.sums[i][row][column];
+  if (head.first_row + row >= head.rows) return;
+  *(uint32 *)(head.result + head_of_row(head, row) * WIDTH + first_column + column) =
+      to_fp8x4(round_to_bf16(total[0]), round_to_bf16(total[1]), round_to_bf16(total[2]), round_to_bf16(total[3]));
+}
+
+DEVICE void rotate_columns(const Head &head, const float *rope_table, const int64 *positions) {
+  int row = thread_id() / ROPE_LANES, dim = thread_id() % ROPE_LANES * ROPE_VECTOR;
+  int64 index = head_of_row(head, row);
+  const float *table_row = rope_table + positions[index / head.heads] * ROPE_DIM;
+  float values[ROPE_VECTOR];
+  load_bf16x8(head.q + (index + 1) * (NOPE + ROPE_DIM) - ROPE_DIM + dim, values);
+  rotate<ROPE_HALVES>(values, dim, ROPE_DIM, table_row);
+  if (row >= TILE || head.first_row + row >= head.rows) return;
+#pragma unroll
+  for (int i = 0; i < ROPE_VECTOR; ++i) values[i] = round_to_bf16(values[i]);
+  *(uint32x2 *)(head.result + index * WIDTH + LATENT + dim) = {
+      to_fp8x4(values[0], values[1], values[2], values[3]), to_fp8x4(values[4], values[5], values[6], values[7])};
+}
+
+DEVICE void q_absorb_rope_cat(Workgroup workgroup, Shared &shared, const bf16 *q, const uint8 *weight,
+                              const float *weight_scales, const float *rope_table, const int64 *positions,
+                              uint8 *result, int rows, int heads, int rows_per_head) {
+  Head head = {q, result, rows, heads, workgroup.y, workgroup.z * TILE};
+  if (workgroup.x == SLABS)
+    rotate_columns(head, rope_table, positions);
+  else
+    absorb(shared, head, weight, weight_scales, workgroup.y * rows_per_head, workgroup.x * COLUMNS);
+}

@@ -1,0 +1,114 @@
+"""`predecode bench --html`: a self-contained page with time per layer and every dispatch against its floor."""
+
+from collections.abc import Sequence
+from html import escape
+
+from predecode.pipelines.bench.plot import Line, line_plot
+from predecode.pipelines.bench.report import BenchReport, DispatchGroup, RunReport, group_dispatches
+from predecode.pipelines.quantities import format_bytes, format_seconds
+from predecode.pipelines.timeline_style import STYLE
+
+_STYLE = """
+.bars td { border: 0; padding: 3px 10px; } .bars td.plot { width: 55%; }
+.bar { position: relative; height: 15px; background: var(--track); border-radius: 3px; }
+.bar i { position: absolute; left: 0; top: 0; height: 15px; border-radius: 3px; min-width: 1px; }
+.bar i.floor { background: var(--ink); opacity: .55; height: 5px; top: 5px; }
+.bar i.kernel { background: var(--kernel); } .bar i.compiled { background: var(--compiled); }
+svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
+svg .axis { stroke: var(--line); } svg .line { fill: none; stroke-width: 2; }
+svg .c0 { stroke: var(--kernel); fill: var(--kernel); } svg .c1 { stroke: var(--soft); fill: var(--soft); }
+svg .c2 { stroke: var(--compiled); fill: var(--compiled); } svg .c3 { stroke: var(--ink); fill: var(--ink); }
+svg .dashed { stroke-dasharray: 5 4; } svg text.label { stroke: none; }
+"""
+
+
+def render_page(report: BenchReport) -> str:
+    """The whole HTML document."""
+    title = escape(f"{report.model} on {report.device_name}")
+    facts = {
+        "artifact": f"{report.part}, {report.target}",
+        "device": f"{report.device_name} ({report.device})",
+        "date": report.date,
+        "memory read in this run": f"{report.bandwidth / 1e9:.1f} GB/s, {format_bytes(report.bandwidth_bytes)} in turn",
+        "tools": ", ".join(f"{name} {version}" for name, version in sorted(report.tools.items())),
+    }
+    items = "".join(f"<li><span>{escape(key)}</span>{escape(value)}</li>" for key, value in facts.items())
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}{_STYLE}</style></head><body><main><h1>{title}</h1>"
+        f'<ul class="facts">{items}</ul><p class="audit">{escape(report.method)}</p>'
+        f"{_layers(report)}{''.join(_run(report, run) for run in report.runs)}</main></body></html>\n"
+    )
+
+
+def _layers(report: BenchReport) -> str:
+    """Time per layer over rows, one line per context, with its floor."""
+    contexts = dict.fromkeys(run.context for run in report.runs)
+    lines = []
+    for context in contexts:
+        runs = sorted((run for run in report.runs if run.context == context), key=lambda run: run.rows)
+        label = "ragged contexts" if context == "ragged" else f"context {context}"
+        layers = [run.layers or 1 for run in runs]
+        rows = [run.rows for run in runs]
+        measured = [1e6 * run.step / count for run, count in zip(runs, layers, strict=True)]
+        floors = [1e6 * run.floor / count for run, count in zip(runs, layers, strict=True)]
+        lines.append(Line(label, rows, measured, dashed=False))
+        lines.append(Line(f"{label}, floor", rows, floors, dashed=True))
+    what = "layer" if report.runs[0].layers else "step"
+    plot = line_plot(lines, "rows", f"µs per {what}")
+    return f"<section><header><h2>time per {what}</h2></header>{plot}{_totals(report)}</section>"
+
+
+def _totals(report: BenchReport) -> str:
+    body = "".join(
+        f'<tr><td class="right number">{run.rows}</td><td class="right">{escape(run.context)}</td>'
+        f'<td class="right number">{format_seconds(run.step)}</td>'
+        f'<td class="right number">{format_seconds(min(run.step_seconds))}</td>'
+        f'<td class="right number">{format_seconds(max(run.step_seconds))}</td>'
+        f'<td class="right number">{format_seconds(run.layer)}</td>'
+        f'<td class="right number">{format_seconds(run.floor)}</td>'
+        f'<td class="right number">{run.step / run.floor:.2f}</td></tr>'
+        for run in report.runs
+    )
+    names = ("rows", "context", "step", "min", "max", "layer", "floor of a step", "times floor")
+    head = "".join(f'<th class="right">{name}</th>' for name in names)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _run(report: BenchReport, run: RunReport) -> str:
+    groups = group_dispatches(run)
+    remarks = [
+        f"dispatches timed by {run.dispatch_method}"
+        if run.dispatch_method
+        else f"single dispatches could not be timed: {run.dispatch_reason}",
+        *run.notes,
+    ]
+    if any(group.expected_bytes for group in groups):
+        remarks.append(f"~ counts {run.expected_experts:.1f} different experts per layer, as even routing would use")
+    text = "<br>".join(map(escape, remarks))
+    return (
+        f"<section><header><h2>{run.rows} rows, context {escape(run.context)}</h2>"
+        f'<span class="sum">step <b>{format_seconds(run.step)}</b> &nbsp; floor <b>{format_seconds(run.floor)}</b>'
+        f"</span></header>{_bars(report, groups)}"
+        f'<p class="audit">bar: all of a kind in a step; thin bar: their floor. {text}</p></section>'
+    )
+
+
+def _bars(report: BenchReport, groups: Sequence[DispatchGroup]) -> str:
+    longest = max(group.count * max(group.seconds or 0.0, group.floor_seconds) for group in groups) or 1.0
+    return f'<div class="scroll"><table class="bars">{"".join(_bar(report, g, longest) for g in groups)}</table></div>'
+
+
+def _bar(report: BenchReport, group: DispatchGroup, longest: float) -> str:
+    name = f"{group.name} ({group.weight})" if group.weight else group.name
+    measured = group.count * group.seconds if group.seconds is not None else 0.0
+    share = f"{group.bytes / group.seconds / report.bandwidth:.0%}" if group.seconds else "–"
+    return (
+        f"<tr><td><code>{escape(name)}</code></td>"
+        f'<td class="right number">{group.count} × {format_seconds(group.seconds)}</td>'
+        f'<td class="right number">{"~" if group.expected_bytes else ""}{format_bytes(round(group.bytes))}</td>'
+        f'<td class="right number">{share}</td><td class="plot"><div class="bar">'
+        f'<i class="{group.kind}" style="width:{measured / longest:.2%}"></i>'
+        f'<i class="floor" style="width:{group.count * group.floor_seconds / longest:.2%}"></i></div></td></tr>'
+    )

@@ -1,0 +1,91 @@
+"""How products of few rows are cut: what every choice must keep, and that the kernels are right whatever is chosen."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predecode.custom_kernels import gemm_fp8_blockscale, linear_bf16
+from predecode.custom_kernels.op import OPS
+from predecode.custom_kernels.skinny_tile import SkinnyTile, block_scaled_tile, float_tile, part_rows
+from predecode.custom_kernels.targets import GFX942, GFX950, SM_90
+from predecode.pipelines import emulation
+from tests.custom_kernels.cases.block_scaled import close, quantized_rows, tiled_weight
+from tests.custom_kernels.cases.case import Case, Comparison
+from tests.custom_kernels.compiled_cases import compile_cases, run_cases
+
+targets = st.sampled_from([GFX942, GFX950, SM_90])
+
+
+@given(targets, st.integers(1, 300), st.integers(1, 2000), st.integers(1, 160))
+def test_block_scaled_tiles(target, rows, bands, groups):
+    tile = block_scaled_tile(target, rows, bands, 128 * groups)
+    assert tile.outputs % 16 == 0
+    check(tile, target, rows, 16 * bands, row_bytes=128 * groups)
+
+
+@given(targets, st.integers(1, 300), st.integers(1, 30000), st.integers(1, 300))
+def test_float_tiles(target, rows, outputs, fragments):
+    check(float_tile(target, rows, outputs, 32 * fragments), target, rows, outputs, row_bytes=64 * fragments)
+
+
+def check(tile: SkinnyTile, target, rows: int, outputs: int, row_bytes: int):
+    x, y, z = tile.workgroups(target, rows, outputs)
+    rows_each = tile.parts * part_rows(target)
+    # Everything is covered, and no workgroup is without work.
+    assert (x - 1) * tile.outputs < outputs <= x * tile.outputs
+    assert (y - 1) * rows_each < rows <= y * rows_each and z == 1
+    # A row is padded to a power of two of parts at most.
+    assert rows_each <= 64 and (rows_each < 2 * rows or tile.parts == 1)
+    # What the kernel's loop asks for.
+    waves = 256 // target.wave_size
+    assert 1 <= tile.weights_ahead <= -(-(row_bytes // 64) // waves)
+    assert tile.weights_ahead * tile.parts % tile.rows_ahead == 0
+    # The sums of a band, for every wave.
+    assert waves * rows_each * 20 * 4 <= target.shared_memory
+
+
+def test_glm_shapes_on_the_h200():
+    # Every workgroup of qkv_a is resident, its weight is read once at 64 rows too, and few experts' scores still use
+    # half of the chip.
+    assert block_scaled_tile(SM_90, 4, 164, 6144).workgroups(SM_90, 4, 2624) == (164, 1, 1)
+    assert block_scaled_tile(SM_90, 64, 164, 6144).workgroups(SM_90, 64, 2624) == (82, 1, 1)
+    assert float_tile(SM_90, 4, 256, 6144).workgroups(SM_90, 4, 256) == (64, 1, 1)
+
+
+# By number of rows, so that one module holds them all. Steps: 5 (FP8 columns 1152), 3 (bfloat16 columns 352) a wave.
+FP8_TILES = {
+    3: SkinnyTile(48, 1, 4, 2),
+    20: SkinnyTile(32, 2, 3, 6),
+    30: SkinnyTile(64, 1, 1, 1),
+    50: SkinnyTile(64, 4, 2, 8),
+    70: SkinnyTile(16, 2, 5, 5),
+}
+FLOAT_TILES = {
+    3: SkinnyTile(64, 1, 3, 3),
+    20: SkinnyTile(8, 2, 2, 4),
+    30: SkinnyTile(4, 1, 1, 1),
+    50: SkinnyTile(48, 4, 1, 2),
+    70: SkinnyTile(32, 2, 2, 2),
+}
+
+
+@pytest.mark.parametrize("target", [GFX942, GFX950], ids=["gfx942", "gfx950"])
+def test_kernels_with_tiles_that_no_small_case_has(target, monkeypatch):
+    monkeypatch.setattr(gemm_fp8_blockscale, "block_scaled_tile", lambda _, rows, *__: FP8_TILES[rows])
+    monkeypatch.setattr(linear_bf16, "float_tile", lambda _, rows, *__: FLOAT_TILES[rows])
+    generator = torch.Generator().manual_seed(23)
+    device = emulation.open_device(target.arch, strict=True)
+
+    def faults(name: str, cases: list[Case]) -> list[str]:
+        return [f for _, f in run_cases(OPS[name], cases, compile_cases(OPS[name], cases, target), device) if f]
+
+    weight = tiled_weight(generator, (80, 1152), target.element_format)
+    rows = {n: quantized_rows(generator, n, 1152, target.element_format) for n in FP8_TILES}
+    compare = (close(target.element_format),)
+    assert not faults("gemm_fp8_blockscale", [Case(str(n), (*x, *weight), compare) for n, x in rows.items()])
+
+    weight = torch.randn(75, 352, generator=generator).bfloat16()
+    rows = {n: torch.randn(n, 352, generator=generator).bfloat16() for n in FLOAT_TILES}
+    compare = (Comparison(relative=1e-5),)
+    assert not faults("linear_bf16", [Case(str(n), (x, weight), compare) for n, x in rows.items()])
