@@ -30,7 +30,8 @@ class KernelArgument:
 class KernelResources:
     """What one launch of the kernel takes; None where the code object does not say (PTX has no registers).
 
-    ``vector_registers`` per lane include the accumulator registers.
+    ``vector_registers`` per lane include the accumulator registers. ``register_spills`` are vector registers kept in
+    memory, ``scalar_spills`` scalar ones kept in lanes of vector registers.
     """
 
     vector_registers: int | None
@@ -39,6 +40,7 @@ class KernelResources:
     shared_memory_bytes: int
     scratch_bytes: int
     register_spills: int | None
+    scalar_spills: int | None
 
     def as_dict(self) -> dict[str, int]:
         """The known figures, for the manifest."""
@@ -97,7 +99,8 @@ def _hsaco_kernel(entry: dict, arch: str, machine_code: bytes) -> Kernel:
         scalar_registers=entry[".sgpr_count"],
         shared_memory_bytes=entry[".group_segment_fixed_size"],
         scratch_bytes=entry[".private_segment_fixed_size"],
-        register_spills=entry[".vgpr_spill_count"] + entry[".sgpr_spill_count"],
+        register_spills=entry[".vgpr_spill_count"],
+        scalar_spills=entry[".sgpr_spill_count"],
     )
     return Kernel(
         symbol=entry[".name"],

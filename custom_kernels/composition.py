@@ -20,11 +20,12 @@ SIDE_BY_SIDE, THEN = "__", "___"
 class Part:
     """One op's ``launch``, and which of the entry's pointers its body receives, in the body's order.
 
-    ``writes`` are those of them that it writes.
+    ``offsets`` are bytes added to each (empty: none), ``writes`` the pointers behind which it writes.
     """
 
     launch: Launch
     pointers: tuple[int, ...]
+    offsets: tuple[int, ...] = ()
     writes: frozenset[int] = frozenset()
 
     @property
@@ -35,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """The entry of one dispatch: it takes ``pointers`` pointers, then all parts' constants in order.
+    """The entry of one dispatch: it takes ``pointers`` pointers, then ``constants``.
 
     With several phases, ``resident`` is the number of workgroups, which must all fit on the device at once, and
     the pointer ``barrier`` is the state of the grid's barrier (see device/grid.h); with one phase both are 0.
@@ -80,12 +81,15 @@ class Composition:
 
     @property
     def source(self) -> str:
-        """The sources' names, for messages."""
-        return "+".join(dict.fromkeys(launch.source for launch in self.launches))
+        """The sources' names, for messages: the first and the last of many."""
+        names = list(dict.fromkeys(launch.source for launch in self.launches))
+        return "+".join(names) if len(names) <= 3 else f"{names[0]}+...+{names[-1]} ({len(self.parts)} ops)"
 
     @property
     def constants(self) -> tuple[int, ...]:
-        """32-bit constants of all parts, in order."""
+        """32-bit constants of all parts, in order; those of a resident grid, too many to pass, are in its code."""
+        if self.resident:
+            return ()
         return tuple(constant for launch in self.launches for constant in launch.constants)
 
     @property

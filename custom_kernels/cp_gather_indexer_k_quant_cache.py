@@ -104,8 +104,7 @@ def cp_gather_indexer_k_quant_cache(
     sequences = block_table.shape[0]
     if block_table.dtype != torch.int32 or block_table.dim() != 2 or sequences < 1:
         raise ValueError(
-            f"{consumer}: block_table {block_table.dtype}{list(block_table.shape)}; expected int32 "
-            "[sequences, B]"
+            f"{consumer}: block_table {block_table.dtype}{list(block_table.shape)}; expected int32 [sequences, B]"
         )
     if cumulative_lengths.dtype != torch.int32 or list(cumulative_lengths.shape) != [sequences + 1]:
         raise ValueError(

@@ -57,7 +57,10 @@ def _parameters(composition: Composition) -> Iterator[str]:
 
 
 def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
-    constants = iter(f"c{i}" for i in range(len(composition.constants)))
+    if composition.resident:
+        constants = (f"int({c}u)" if c >= 2**31 else str(c) for launch in composition.launches for c in launch.constants)
+    else:
+        constants = (f"c{i}" for i in range(len(composition.constants)))
     if len(composition.parts) == 1:
         workgroup = "Workgroup{workgroup_x(), workgroup_y(), workgroup_z()}"
         yield f"  {_call(composition.parts[0], next(names), workgroup, constants)}"
@@ -86,6 +89,7 @@ def _calls(phase: Iterable[Part], names: Iterator[str], constants: Iterator[str]
 
 
 def _call(part: Part, name: str, workgroup: str, constants: Iterator[str]) -> str:
-    arguments = [f"Buffer{{p{i}}}" for i in part.pointers]
+    offsets = part.offsets or (0,) * len(part.pointers)
+    arguments = [f"Buffer{{(uint8 *)p{i} + {offset}}}" for i, offset in zip(part.pointers, offsets, strict=True)]
     arguments += [next(constants) for _ in part.launch.constants]
     return f"call_body({', '.join([name, 'memory', workgroup, *arguments])});"

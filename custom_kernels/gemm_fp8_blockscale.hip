@@ -6,7 +6,7 @@
 
 constexpr int WAVES = 256 / WAVE_SIZE;
 
-using Shared = WaveTotals<WAVES, PARTS * PART_ROWS>;
+using Shared = ProductMemory<WAVES, PARTS * PART_ROWS, ROWS_AHEAD>;
 
 // Rows and bands past the end repeat the last one, and are not stored.
 DEVICE void gemm_tile(Shared &shared, const QuantizedRows &x, const uint8 *weight, const float *weight_scales,
@@ -18,10 +18,10 @@ DEVICE void gemm_tile(Shared &shared, const QuantizedRows &x, const uint8 *weigh
     weights[i] = weight_band(weight, weight_scales, COLUMNS, first_band + i < bands ? first_band + i : bands - 1);
   FragmentShare<COLUMNS / FRAGMENT_COLUMNS, WAVES> share = {uniform_wave_id()};
   PartTotals totals[BANDS][PARTS];
-  multiply_bands<WEIGHTS_AHEAD, ROWS_AHEAD>(x, row_of, weights, share, totals);
+  multiply_bands<WEIGHTS_AHEAD>(x, row_of, weights, share, shared.rows, totals);
 #pragma unroll
   for (int i = 0; i < BANDS; ++i)
-    add_waves<WAVES>(totals[i], shared, [&](int row, int column, float sum) INLINE {
+    add_waves<WAVES>(totals[i], shared.totals, [&](int row, int column, float sum) INLINE {
       if (first_row + row < ROWS && first_band + i < bands)
         result[row_major_offset(first_row + row, (first_band + i) * TILE + column, bands * TILE)] = to_bf16(sum);
     });

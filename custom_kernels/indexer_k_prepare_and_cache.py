@@ -63,7 +63,17 @@ def reference(
 
 
 def _fake(
-    k, weight, bias, epsilon, rope_table, positions, cache, slot_mapping, rope_layout, scale_format, page_layout,
+    k,
+    weight,
+    bias,
+    epsilon,
+    rope_table,
+    positions,
+    cache,
+    slot_mapping,
+    rope_layout,
+    scale_format,
+    page_layout,
     element_format,
 ):
     return torch.empty_like(cache)
@@ -147,7 +157,17 @@ def indexer_k_prepare_and_cache(
             f"{op}: weight {list(weight.shape)} and bias {list(bias.shape)}; expected [{INDEXER_HEAD_DIM}] twice"
         )
     data = torch.ops.predecode.indexer_k_prepare_and_cache(
-        k, weight, bias, epsilon, rope_table, positions, cache.data, slot_mapping, rope_layout, scale_format,
-        cache.page.name, element_format.name,
+        k,
+        weight,
+        bias,
+        epsilon,
+        rope_table,
+        positions,
+        cache.data,
+        slot_mapping,
+        rope_layout,
+        scale_format,
+        cache.page.name,
+        element_format.name,
     )
     return IndexerCache(data, cache.page)

@@ -128,8 +128,7 @@ def require_keys(consumer: str, k: torch.Tensor, element_format: ElementFormat) 
     """``k`` must be [T, 128] in the format's activation dtype."""
     if k.dim() != 2 or k.shape[1] != INDEXER_HEAD_DIM or k.dtype != element_format.activation_dtype:
         raise ValueError(
-            f"{consumer}: k {k.dtype}{list(k.shape)}; expected {element_format.activation_dtype}"
-            f"[T, {INDEXER_HEAD_DIM}]"
+            f"{consumer}: k {k.dtype}{list(k.shape)}; expected {element_format.activation_dtype}[T, {INDEXER_HEAD_DIM}]"
         )
 
 

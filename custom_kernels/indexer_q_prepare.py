@@ -97,15 +97,9 @@ def indexer_q_prepare(
     rows = q.shape[0]
     require_rope_layout("indexer_q_prepare", rope_layout)
     require_rope_rows("indexer_q_prepare", rope_table, positions, rows, INDEXER_ROPE_DIM)
-    if (
-        gates.dtype != torch.float32
-        or q.dim() != 2
-        or list(gates.shape) != [rows, q.shape[1] // INDEXER_HEAD_DIM]
-    ):
+    if gates.dtype != torch.float32 or q.dim() != 2 or list(gates.shape) != [rows, q.shape[1] // INDEXER_HEAD_DIM]:
         raise ValueError(
             f"indexer_q_prepare: q {list(q.shape)} with gates {gates.dtype}{list(gates.shape)}; expected "
             f"[T, H * {INDEXER_HEAD_DIM}] and float32 [T, H]"
         )
-    return torch.ops.predecode.indexer_q_prepare(
-        q, gates, rope_table, positions, rope_layout, element_format.name
-    )
+    return torch.ops.predecode.indexer_q_prepare(q, gates, rope_table, positions, rope_layout, element_format.name)

@@ -6,6 +6,9 @@ from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.pipelines.errors import PredecodeError
 
+MOST_POINTERS = 16
+"""Buffers that the runtime's GPU drivers bind to one dispatch at most."""
+
 
 class LaunchMismatch(PredecodeError):
     """A code object does not fit its launch."""
@@ -20,7 +23,7 @@ def check_launch(code: CodeObject, launch: Composition, target: Target) -> Kerne
         )
     kernel = kernels[launch.symbol]
     for problem in _problems(kernel, launch, target):
-        raise LaunchMismatch(f"{launch.source}, kernel {launch.symbol}: {problem}")
+        raise LaunchMismatch(f"{launch.source}: {problem}")
     return kernel
 
 
@@ -34,6 +37,8 @@ def _problems(kernel: Kernel, launch: Composition, target: Target):
             f"takes {_count(kinds)}, the launch passes {launch.pointers} pointers then {len(launch.constants)} "
             "32-bit integers; declare exactly these, pointers first, and use no hidden argument"
         )
+    if launch.pointers > MOST_POINTERS:
+        yield f"takes {launch.pointers} buffers, the runtime binds at most {MOST_POINTERS} to a dispatch"
     x, y, z = launch.workgroup_size
     if x * y * z > kernel.largest_workgroup:
         yield f"built for workgroups of at most {kernel.largest_workgroup}, launched with {x * y * z}"
@@ -55,6 +60,9 @@ def _problems(kernel: Kernel, launch: Composition, target: Target):
         yield f"takes {kernel.resources.scratch_bytes} bytes of scratch per lane; keep arrays in registers"
     if kernel.resources.register_spills:
         yield f"spills {kernel.resources.register_spills} registers; use fewer per lane"
+    # A resident entry has more pointers than scalar registers; it may keep them in lanes of vector registers.
+    if kernel.resources.scalar_spills and not launch.resident:
+        yield f"spills {kernel.resources.scalar_spills} scalar registers; pass fewer values"
 
 
 def _count(kinds: list[tuple[str, int]]) -> str:

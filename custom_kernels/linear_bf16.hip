@@ -2,12 +2,11 @@
 // PART_ROWS * PARTS of the ROWS activation rows; its waves share the COLUMNS columns.
 // WEIGHTS_AHEAD, ROWS_AHEAD: see pipeline.h.
 #include "half_matrix.h"
-#include "pipeline.h"
 #include "wave_totals.h"
 
 constexpr int WAVES = 256 / WAVE_SIZE;
 
-using Shared = WaveTotals<WAVES, PARTS * PART_ROWS>;
+using Shared = ProductMemory<WAVES, PARTS * PART_ROWS, ROWS_AHEAD>;
 
 struct Weights {
   Fragment of_band[BANDS];
@@ -25,9 +24,9 @@ DEVICE void multiply_fragment(const Fragment &weights, uint32x4 rows, PartTotals
   }
 }
 
-DEVICE uint32x4 load_part(const bf16 *matrix, int row, int fragment) {
+DEVICE const uint32x4 *lane_address(const bf16 *matrix, int row, int fragment) {
   auto bytes = (const uint8 *)(matrix + row_major_offset(row, 0, COLUMNS));
-  return *(const uint32x4 *)(bytes + fragment * FRAGMENT_COLUMNS + fragment_tile() * TILE);
+  return (const uint32x4 *)(bytes + fragment * FRAGMENT_COLUMNS + fragment_tile() * TILE);
 }
 
 // Rows and outputs past the end repeat the last one, and are not stored.
@@ -47,11 +46,11 @@ DEVICE void linear_tile(Shared &shared, const bf16 *x, const bf16 *weight, float
         loaded.of_band[band].part[part] =
             part > 0 && OUTPUTS <= PART_ROWS
                 ? loaded.of_band[band].part[0]
-                : load_part(weight, output_of(band * TILE + fragment_row(part)), share.fragment(step));
+                : *lane_address(weight, output_of(band * TILE + fragment_row(part)), share.fragment(step));
     return loaded;
   };
-  auto load_rows = [&](int step, int part) INLINE {
-    return load_part(x, row_of(part * PART_ROWS + fragment_row(0)), share.fragment(step));
+  auto row_address = [&](int step, int part) INLINE {
+    return lane_address(x, row_of(part * PART_ROWS + fragment_row(0)), share.fragment(step));
   };
   PartTotals totals[BANDS][PARTS];
   auto multiply = [&](const Weights &weights, uint32x4 rows, int step, int part) INLINE {
@@ -59,10 +58,10 @@ DEVICE void linear_tile(Shared &shared, const bf16 *x, const bf16 *weight, float
 #pragma unroll
     for (int band = 0; band < BANDS; ++band) multiply_fragment(weights.of_band[band], rows, totals[band][part]);
   };
-  multiply_ahead<share.STEPS, PARTS, WEIGHTS_AHEAD, ROWS_AHEAD>(load_weights, load_rows, multiply);
+  multiply_ahead<share.STEPS, PARTS, WEIGHTS_AHEAD>(shared.rows, load_weights, row_address, multiply);
 #pragma unroll
   for (int band = 0; band < BANDS; ++band)
-    add_waves<WAVES>(totals[band], shared, [&](int row, int column, float sum) INLINE {
+    add_waves<WAVES>(totals[band], shared.totals, [&](int row, int column, float sum) INLINE {
       int output = first_output + band * TILE + column;
       if (first_row + row < ROWS && output < end) result[row_major_offset(first_row + row, output, outputs)] = sum;
     });

@@ -201,20 +201,30 @@ DEVICE void take_totals(Totals &totals, float (*products)[PRODUCT_STRIDE]) {
       }
 }
 
-// What a thread owns: some columns of a row, summed up to the place `next`.
+// What a thread owns: some columns of a row.
 struct RowSum {
-  int next, left;  // pairs still to add
+  int next;  // place of the next product to add
+  int left;  // how many there are still
   float columns[OWNED];
 };
 
+// No place is as high.
+constexpr int NOTHING_LEFT = 0x7FFFFFFF;
+
+DEVICE void find_next(const Shared &shared, RowSum &sum) {
+  int row_end = (thread_id() / ROW_THREADS + 1) * EXPERTS_PER_ROW;
+  sum.next = sum.left > 0 ? ordered_places(shared)[row_end - sum.left] : NOTHING_LEFT;
+}
+
 DEVICE void add_products(const Shared &shared, int stage, RowSum &sum) {
-  int first = stage * (WAVES * PART_ROWS), row = thread_id() / ROW_THREADS;
-  while (sum.left && sum.next < first + WAVES * PART_ROWS) {
+  int first = stage * (WAVES * PART_ROWS), row_end = (thread_id() / ROW_THREADS + 1) * EXPERTS_PER_ROW;
+  while (sum.next < first + WAVES * PART_ROWS) {
     const float *products = &shared.products[stage % 2][sum.next - first][thread_id() % ROW_THREADS * OWNED];
-    float weight = shared.ordered_weight[(row + 1) * EXPERTS_PER_ROW - sum.left];
+    float weight = shared.ordered_weight[row_end - sum.left];
 #pragma unroll
     for (int i = 0; i < OWNED; ++i) sum.columns[i] += weight * products[i];
-    if (--sum.left) sum.next = ordered_places(shared)[(row + 1) * EXPERTS_PER_ROW - sum.left];
+    --sum.left;
+    find_next(shared, sum);
   }
 }
 
@@ -228,7 +238,7 @@ DEVICE void store_row(const RowSum &sum, int first_column, bf16 *row) {
 // Adds the products of all chunks to `sum`.
 DEVICE void sum_experts(Shared &shared, const Operands &operands, const float *expert_weights, int rows, RowSum &sum) {
   auto &gathered = shared.gathered;
-  int wave = uniform_wave_id(), row = thread_id() / ROW_THREADS;
+  int wave = uniform_wave_id();
   // Whole turns of the slots, with no chunk in the last steps: leaving in between would hide the number of loads that
   // are under way from the compiler. The turn before the first only loads.
   int steps = divide_up(gathered.chunks, WAVES) * CHUNK_STEPS;
@@ -259,7 +269,8 @@ DEVICE void sum_experts(Shared &shared, const Operands &operands, const float *e
     }
     if (first < 0) {
       order_pairs(shared, expert_weights, rows * EXPERTS_PER_ROW);
-      if (row < rows) sum.left = EXPERTS_PER_ROW, sum.next = ordered_places(shared)[row * EXPERTS_PER_ROW];
+      sum.left = thread_id() / ROW_THREADS < rows ? EXPERTS_PER_ROW : 0;
+      find_next(shared, sum);
     }
   }
 }

@@ -126,8 +126,7 @@ def paged_mqa_logits(
     require_layout(op, "cache", cache.page, PRESHUFFLED_PAGE, "write it with page_layout 'preshuffled page'")
     if query.dim() != 3 or query.shape[1] % TILE or query.shape[2] != INDEXER_HEAD_DIM:
         raise ValueError(
-            f"{op}: query is {list(query.shape)}, expected [T, H, {INDEXER_HEAD_DIM}] with H a multiple of "
-            f"{TILE}"
+            f"{op}: query is {list(query.shape)}, expected [T, H, {INDEXER_HEAD_DIM}] with H a multiple of {TILE}"
         )
     rows, heads, _ = query.shape
     page_bytes = cache.page.page_bytes(query.dtype.itemsize)

@@ -65,7 +65,8 @@ def block_scaled_tile(target: Target, rows: int, bands: int, columns: int) -> Sk
     """
     parts = _parts(target, min(rows, MOST_ROWS))
     blocks = -(-rows // (parts * part_rows(target)))
-    few_rows, short = parts <= 2, _steps(target, columns) <= 4
+    steps = _steps(target, columns)
+    few_rows, short = parts <= 2, steps <= 4
 
     def cost(each: int) -> tuple[int, bool, int]:
         workgroups = -(-bands // each) * blocks
@@ -74,17 +75,15 @@ def block_scaled_tile(target: Target, rows: int, bands: int, columns: int) -> Sk
         return busiest, workgroups > resident * target.compute_units, each if few_rows else -each
 
     # By number of bands, as many loads as registers allow: 80 a thread where three workgroups shall be resident, 128
-    # where two, else 255.
+    # where two, else 255. Rows ahead are in workgroup memory on NVIDIA.
     if target.wave_size == 32:
-        one_band = {1: 3, 2: 2, 4: 4, 8: 2} if short else {1: 5, 2: 4, 4: 4, 8: 2}
-        ahead = (one_band[parts], *{1: (6, 4, 3), 2: (4, 3, 3), 4: (3, 2), 8: (2, 1)}[parts])
-        most_rows = 6 if parts == 1 else 4
+        one_band = {1: 4 if steps == 4 else 2, 2: 2, 4: 2, 8: 1} if short else {1: 6, 2: 3, 4: 2, 8: 1}
+        ahead = (one_band[parts], *{1: (6, 4, 3), 2: (4, 2), 4: (2, 1), 8: (1, 1)}[parts])
+        most_rows = 12 if parts == 1 else 8 if steps > 3 else 4
     else:
         ahead = {1: (12, 8, 6, 4), 2: (8, 6, 4, 4), 4: (6, 4, 4, 2)}[parts]
         most_rows = 12
     chosen = min(range(1, 1 + len(ahead)), key=cost)
-    # The sums of three bands with 64 rows leave few registers.
-    most_rows = 2 if (parts, chosen) == (8, 3) else most_rows
     return _tile(target, chosen * TILE, parts, ahead[chosen - 1], most_rows, columns)
 
 
@@ -107,7 +106,7 @@ def float_tile(target: Target, rows: int, outputs: int, columns: int) -> SkinnyT
     parts_choices = [parts for parts in (1, 2, 4, 8) if parts <= most_parts]
     outputs_choices = (4, 8, *range(TILE, MOST_BANDS * TILE + 1, TILE))
     chosen, parts = min(((each, parts) for each in outputs_choices for parts in parts_choices), key=cost)
-    # Registers of a step: a weight row's and an activation row's 16 bytes per lane, after those of the sums.
+    # Registers of a step's weights, after those of the sums; on AMD as many rows are loaded ahead.
     registers = 100 if chosen <= TILE and parts <= 2 else 192
     ahead = (registers - 4 * parts * -(-chosen // TILE)) // (4 * -(-chosen // size) + 4 * parts)
     return _tile(target, chosen, parts, max(1, ahead), 12, 2 * columns)
@@ -123,7 +122,9 @@ def _steps(target: Target, row_bytes: int) -> int:
 
 
 def _tile(target: Target, outputs: int, parts: int, ahead: int, most_rows: int, row_bytes: int) -> SkinnyTile:
-    weights_ahead = min(_steps(target, row_bytes), ahead)
-    # A turn of the kernel's loop must use every place of both rings.
-    rows_ahead = max(n for n in range(1, most_rows + 1) if weights_ahead * parts % n == 0)
+    steps = _steps(target, row_bytes)
+    weights_ahead = min(steps, ahead)
+    # Where the kernel's loop is not unrolled, a turn must use every place of both rings.
+    places = weights_ahead * parts if parts > 2 else steps * parts
+    rows_ahead = max(n for n in range(1, most_rows + 1) if n <= places and (parts <= 2 or places % n == 0))
     return SkinnyTile(outputs, parts, weights_ahead, rows_ahead)

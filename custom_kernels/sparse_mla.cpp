@@ -1,5 +1,5 @@
-// Attention of up to 16 heads of one row over one split of its selected cache slots: every SPLITS-th tile of 64. The
-// softmax is kept online over blocks of 16 slots. WIDTH (latent and rope) and VALUE_DIM (latent) are constants too.
+// Attention of up to 16 heads of one row over splits of its selected cache slots: each is every SPLITS-th tile of 64.
+// The softmax is kept online over blocks of 16 slots. WIDTH (latent and rope) and VALUE_DIM (latent) are constants too.
 #include "cpu.h"
 
 constexpr int TILE_SLOTS = 64;
@@ -18,15 +18,17 @@ static inline float dot(const float *a, const float *b) {
   return sum;
 }
 
-extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(values), BUFFER(log_sums), int64 heads,
-                           int64 topk, int64 scale_bits, int64 head_group, int64 split, int64 row) {
-  const float to_log2 = bits_to_float(uint32(scale_bits)) * 1.44269504f;
-  int64 first_head = head_group * HEADS;
-  int group = int(heads - first_head < HEADS ? heads - first_head : HEADS);
-  const int *selected = POINTER(const int, slots) + row * topk;
-  float queries[HEADS][WIDTH], sums[HEADS][VALUE_DIM], largest[HEADS], total[HEADS];
-  for (int h = 0; h < group; ++h) {
-    decode_fp8(POINTER(const uint8, query) + (row * heads + first_head + h) * WIDTH, queries[h], WIDTH);
+struct Heads {
+  int count;
+  float queries[HEADS][WIDTH];
+};
+
+// One split of the row's `selected` slots; `values` and `log_sums` start at the first head's first split.
+static void attend(const Heads &heads, const uint8 *cache, const int *selected, int64 topk, int64 split, float to_log2,
+                   _Float16 *values, float *log_sums) {
+  constexpr float LOG_2 = 0.693147181f;
+  float sums[HEADS][VALUE_DIM], largest[HEADS], total[HEADS];
+  for (int h = 0; h < heads.count; ++h) {
     for (int d = 0; d < VALUE_DIM; ++d) sums[h][d] = 0;
     largest[h] = -__builtin_inff();
     total[h] = 0;
@@ -35,20 +37,20 @@ extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(v
     float keys[SLOTS][WIDTH];
     int count = 0;
     while (next < topk && count < SLOTS) {
-      if (selected[next] >= 0)
-        decode_fp8(POINTER(const uint8, cache) + slot_offset(selected[next], WIDTH), keys[count++], WIDTH);
+      if (selected[next] >= 0) decode_fp8(cache + slot_offset(selected[next], WIDTH), keys[count++], WIDTH);
       if (++next % TILE_SLOTS == 0) next += (SPLITS - 1) * TILE_SLOTS;
     }
-    for (int h = 0; h < group && count > 0; ++h) {
+    for (int h = 0; h < heads.count && count > 0; ++h) {
       float scores[SLOTS], highest = largest[h];
       for (int s = 0; s < count; ++s) {
-        scores[s] = dot(queries[h], keys[s]) * to_log2;
+        scores[s] = dot(heads.queries[h], keys[s]) * to_log2;
         highest = scores[s] > highest ? scores[s] : highest;
       }
       float keep = exp2_of_negative(largest[h] - highest);
       largest[h] = highest;
       total[h] *= keep;
-      for (int d = 0; d < VALUE_DIM; ++d) sums[h][d] *= keep;
+      if (keep != 1.0f)
+        for (int d = 0; d < VALUE_DIM; ++d) sums[h][d] *= keep;
       for (int s = 0; s < count; ++s) {
         float share = exp2_of_negative(scores[s] - highest);
         total[h] += share;
@@ -56,11 +58,25 @@ extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(v
       }
     }
   }
-  constexpr float LOG_2 = 0.693147181f;
-  for (int h = 0; h < group; ++h) {
-    int64 index = (row * heads + first_head + h) * SPLITS + split;
-    float inverse = total[h] > 0 || total[h] != total[h] ? 1.0f / total[h] : 0.0f;
-    POINTER(float, log_sums)[index] = inverse == 0 ? -__builtin_inff() : (largest[h] + log2_of(total[h])) * LOG_2;
-    for (int d = 0; d < VALUE_DIM; ++d) POINTER(_Float16, values)[index * VALUE_DIM + d] = _Float16(sums[h][d] * inverse);
+  for (int h = 0; h < heads.count; ++h) {
+    int64 index = h * SPLITS + split;
+    float inverse = total[h] == 0 ? 0.0f : 1.0f / total[h];
+    log_sums[index] = total[h] == 0 ? -__builtin_inff() : (largest[h] + log2_of(total[h])) * LOG_2;
+    for (int d = 0; d < VALUE_DIM; ++d) values[index * VALUE_DIM + d] = _Float16(sums[h][d] * inverse);
   }
+}
+
+// A workgroup takes every `step`-th split.
+extern "C" void sparse_mla(BUFFER(query), BUFFER(cache), BUFFER(slots), BUFFER(values), BUFFER(log_sums),
+                           int64 all_heads, int64 topk, int64 scale_bits, int64 step, int64 head_group,
+                           int64 first_split, int64 row) {
+  int64 first = row * all_heads + head_group * HEADS, rest = all_heads - head_group * HEADS;
+  Heads heads;
+  heads.count = int(rest < HEADS ? rest : HEADS);
+  for (int h = 0; h < heads.count; ++h)
+    decode_fp8(POINTER(const uint8, query) + (first + h) * WIDTH, heads.queries[h], WIDTH);
+  for (int64 split = first_split; split < SPLITS; split += step)
+    attend(heads, POINTER(const uint8, cache), POINTER(const int, slots) + row * topk, topk, split,
+           bits_to_float(uint32(scale_bits)) * 1.44269504f, POINTER(_Float16, values) + first * SPLITS * VALUE_DIM,
+           POINTER(float, log_sums) + first * SPLITS);
 }

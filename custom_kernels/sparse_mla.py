@@ -22,6 +22,8 @@ TILE_SLOTS = 64
 """Slots that a workgroup gathers at a time."""
 WORKGROUPS = 256
 """Aimed at: enough to fill any of the chips, and no more parts to combine than that takes."""
+CPU_WORKGROUPS_PER_ROW = 4
+"""Among which the splits of a row's heads are divided on a CPU."""
 COLUMN_MULTIPLE = 64
 """Columns of a step of the GPU kernel, along the keys and along the values."""
 
@@ -73,19 +75,24 @@ def _launch(target: Target, call: Call) -> Launch | None:
     value_dim, topk, splits = call["value_dim"], call["slots"].shape[1], call["splits"]
     if FORMAT_OF_DTYPE[call["query"].dtype] != target.element_format:
         return None
-    defines = (("WIDTH", width), ("VALUE_DIM", value_dim), ("SPLITS", splits))
-    if target.has_hip_kernels:
-        if width % COLUMN_MULTIPLE or value_dim % COLUMN_MULTIPLE:
-            return None
-        defines = (("HEADS", min(heads, HEADS)), *defines)
+    operands, constants = ("query", "cache", "slots"), (heads, topk, float_bits(call["scale"]))
+    widths = (("WIDTH", width), ("VALUE_DIM", value_dim), ("SPLITS", splits))
+    groups = -(-heads // HEADS)
+    if not target.has_hip_kernels:
+        step = min(splits, CPU_WORKGROUPS_PER_ROW)
+        return Launch(
+            "sparse_mla.cpp", "sparse_mla", operands, (*constants, step), (groups, step, rows), defines=widths
+        )
+    if width % COLUMN_MULTIPLE or value_dim % COLUMN_MULTIPLE:
+        return None
     return Launch(
-        source="sparse_mla.hip" if target.has_hip_kernels else "sparse_mla.cpp",
+        source="sparse_mla.hip",
         symbol="sparse_mla",
-        operands=("query", "cache", "slots"),
-        constants=(heads, topk, float_bits(call["scale"])),
-        workgroups=(-(-heads // HEADS), splits, rows),
+        operands=operands,
+        constants=constants,
+        workgroups=(groups, splits, rows),
         workgroup_size=(THREADS, 1, 1),
-        defines=defines,
+        defines=(("HEADS", min(heads, HEADS)), *widths),
     )
 
 

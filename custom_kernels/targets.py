@@ -28,6 +28,8 @@ class ComputeUnit:
 
 RESIDENT_PER_UNIT = 2
 """Workgroups on each compute unit of a grid that is resident as a whole; its registers are limited to allow it."""
+LARGEST_BODY_MEMORY = 48 * 1024
+"""Most bytes of workgroup memory of any op's body: what NVIDIA gives without asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class Target:
     def resident_workgroups(self, shared_memory: int) -> int:
         """Workgroups that a compute unit holds at once, of an entry whose registers allow `RESIDENT_PER_UNIT`."""
         return min(RESIDENT_PER_UNIT, self.unit_shared_memory // max(shared_memory, 1))
+
+    @property
+    def resident_per_unit(self) -> int:
+        """Workgroups per compute unit of a resident grid: as many as each may have this target's usual memory."""
+        return self.resident_workgroups(LARGEST_BODY_MEMORY)
 
 
 def _rocm(arch: str, element_format: ElementFormat, chip: Chip, shared_memory: int, shared_memory_granule: int):

@@ -15,9 +15,7 @@ from predecode.custom_kernels.targets import Target
 THREADS = 256
 
 
-def reference(
-    logits: torch.Tensor, lengths: torch.Tensor, block_table: torch.Tensor, topk: int
-) -> torch.Tensor:
+def reference(logits: torch.Tensor, lengths: torch.Tensor, block_table: torch.Tensor, topk: int) -> torch.Tensor:
     width = logits.shape[1]
     kept = min(topk, width)
     position = torch.arange(width, dtype=torch.int64)
@@ -57,9 +55,7 @@ OP = define_op(
 )
 
 
-def topk_slots(
-    logits: torch.Tensor, lengths: torch.Tensor, block_table: torch.Tensor, topk: int
-) -> torch.Tensor:
+def topk_slots(logits: torch.Tensor, lengths: torch.Tensor, block_table: torch.Tensor, topk: int) -> torch.Tensor:
     """Slots of the ``topk`` largest logits of each row, int32 [T, topk], in ascending logical position.
 
     ``logits`` float32 [T, B*64], of which only [0, length) counts; ``lengths`` int32 [T], at most B*64;

@@ -65,7 +65,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
             symbol="value_up_group_quant",
             operands=operands,
             constants=(rows, heads, rows_per_head),
-            workgroups=(groups, heads, rows),
+            workgroups=(heads, rows, 1),
             defines=defines,
         )
     if latent % COLUMN_MULTIPLE or nope % ROW_STEP or rows_per_head % ROW_STEP:

@@ -12,9 +12,6 @@ from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.targets import Target
 
 _FUNCTION = "$FUNCTION"
-_BARRIER_NAME, _BARRIER_TYPE = "predecode.grid_barrier", "tensor<2xi32>"
-GRID_BARRIER = f'util.global private mutable @"{_BARRIER_NAME}" = dense<0> : {_BARRIER_TYPE}'
-"""State of the barrier of resident grids (device/grid.h); each launch leaves it ready for the next."""
 _ITEM_BITS = {"f32": 32, "bf16": 16, "f16": 16, "f8E4M3FN": 8, "f8E4M3FNUZ": 8, "i8": 8, "i32": 32, "i64": 64}
 
 
@@ -29,6 +26,15 @@ class DispatchText:
         return self.template.replace(_FUNCTION, name)
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedGlobal:
+    """A global that a dispatch loads itself; where it is ``written``, in place, what comes out is stored again."""
+
+    name: str
+    type: str
+    written: bool = False
+
+
 def extern_dispatch(
     composition: Composition,
     target: Target,
@@ -36,21 +42,31 @@ def extern_dispatch(
     operands: tuple[str, ...],
     results: tuple[str, ...],
     tied: Mapping[int, int],
+    loaded: tuple[LoadedGlobal, ...] = (),
+    scratch: str | None = None,
 ) -> DispatchText:
     """A GPU kernel. ``operands`` and ``results`` are builtin tensor types; ``tied`` maps result to operand.
 
-    The barrier of a resident grid is its last operand, written in place.
+    The kernel's pointers are the operands, the ``loaded`` globals, the results that are not tied, and a buffer of type
+    ``scratch`` whose content nothing else reads.
     """
     constants = [signed(constant) for constant in composition.constants]
-    arguments, returned, returns = operands, results, _result_names(results)
-    load = store = ""
-    if composition.resident:
-        operands, results = (*operands, _BARRIER_TYPE), (*results, _BARRIER_TYPE)
-        tied = {**tied, len(returned): len(arguments)}
-        returns = ", ".join(f"%result#{i}" for i in range(len(returned)))
-        barrier = f'@"{_BARRIER_NAME}" : {_BARRIER_TYPE}'
-        load = f"%arg{len(arguments)} = util.global.load {barrier}"
-        store = f"util.global.store %result#{len(returned)}, {barrier}"
+    arguments, returned = operands, results
+    returns = ", ".join(f"%result#{i}" for i in range(len(returned)))
+    places = {entry: len(arguments) + i for i, entry in enumerate(loaded)}
+    operands = (*operands, *(entry.type for entry in loaded))
+    loads = "\n  ".join(
+        f'%arg{i} = util.global.load @"{entry.name}" : {entry.type}' for entry, i in places.items()
+    )
+    results = (*results, *([scratch] if scratch else []))
+    stores = []
+    for entry in loaded:
+        if entry.written:
+            tied = {**tied, len(results): places[entry]}
+            stores.append(f'util.global.store %result#{len(results)}, @"{entry.name}" : {entry.type}')
+            results = (*results, entry.type)
+    if len(results) == 1:
+        returns = "%result"
     bindings = [
         f"#hal.pipeline.binding<storage_buffer{'' if i in tied.values() else ', ReadOnly'}>"
         for i in range(len(operands))
@@ -62,10 +78,11 @@ def extern_dispatch(
         [f"%constant{i}" for i in range(len(constants))] + [f"%arg{i}" for i in range(len(operands))]
     )
     types = ", ".join(["i32"] * len(constants) + list(operands))
+    newline = "\n  "
     template = f"""
 util.func private @"{_FUNCTION}"({_parameters(arguments)}) -> ({", ".join(returned)}) {{
   {_constant_lines("constant", constants, "i32")}
-  {load}
+  {loads}
   {_results(results)}"hal.dispatch.extern"({scalars}) <{{
       export_name = "{composition.symbol}",
       layout = #hal.pipeline.layout<constants = {len(constants)}, bindings = [{", ".join(bindings)}]>,
@@ -79,7 +96,7 @@ util.func private @"{_FUNCTION}"({_parameters(arguments)}) -> ({", ".join(return
       {_constant_lines("count", composition.workgroups, "index")}
       "hal.return"({counts}) : (index, index, index) -> ()
     }}, {{}}) : ({types}) -> ({", ".join(results)})
-  {store}
+  {newline.join(stores)}
   util.return {returns} : {", ".join(returned)}
 }}"""
     return DispatchText(template)

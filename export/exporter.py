@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from predecode.export.options import ExportOptions
 from predecode.export.schedule import Fusion, Schedule
 from predecode.export.shard import Shard
 from predecode.export.trace import PARAMETER_SCOPE, Program, trace
-from predecode.export.weights import load_into, write_parameters
+from predecode.export.weights import load_into, parameter_spans, write_parameters
+from predecode.export.weights.spans import Span
 from predecode.pipelines import manifest as records
 from predecode.pipelines.artifact import Artifact, ArtifactWriter
 from predecode.pipelines.golden import write_golden
@@ -51,7 +52,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
     )
     toolchain = Toolchain((str(options.clang),)) if options.clang else Toolchain()
     with ArtifactWriter(output) as writer:
-        injection, compiled = _compile(segments, options, toolchain, progress)
+        injection, compiled = _compile(segments, options, _spans(model, shard, geometry, options), toolchain, progress)
         entry_points = _entry_points(segments, options.rows, injection, compiled, target)
         (writer.folder / MODULE_FILE).write_bytes(compiled.vmfb)
         probe = write_probe(writer.folder, target, toolchain)
@@ -77,8 +78,19 @@ def entry_point_name(segment: Segment, rows: int) -> str:
     return f"{segment.name}_rows_{rows}"
 
 
+def _spans(model: ModelSource, shard: Shard, geometry: Geometry, options: ExportOptions) -> dict[str, Span]:
+    element_format = options.chip.element_format
+    return parameter_spans(
+        model.weights, model.config, options.layers, shard, element_format, geometry.max_context
+    )
+
+
 def _compile(
-    segments: Sequence[Segment], options: ExportOptions, toolchain: Toolchain, progress: Progress
+    segments: Sequence[Segment],
+    options: ExportOptions,
+    spans: Mapping[str, Span],
+    toolchain: Toolchain,
+    progress: Progress,
 ) -> tuple[Injection, CompiledModule]:
     target = options.chip
     programs = [
@@ -89,7 +101,7 @@ def _compile(
     done = iter(range(len(programs)))
     traced = trace(programs, target, lambda name: progress("tracing", next(done), len(programs)))
     progress("building kernels", 0, 1)
-    injection = inject(traced, target, toolchain, Schedule(options.schedule), Fusion(options.fuse))
+    injection = inject(traced, target, toolchain, Schedule(options.schedule), Fusion(options.fuse), spans)
     progress("compiling", 0, 1)
     return injection, compile_module(traced, injection.kernels, target, toolchain)
 

@@ -16,23 +16,73 @@ DEVICE void schedule_boundary() {
 #endif
 }
 
-// For each of STEPS steps, and each of its PARTS parts in order: multiply(load_weights(step), load_rows(step, part),
-// step, part). The weights of WEIGHTS_AHEAD steps and the rows of ROWS_AHEAD parts are loaded ahead, into registers:
-// all first loads are issued before anything is multiplied, weights first.
-template <int STEPS, int PARTS, int WEIGHTS_AHEAD, int ROWS_AHEAD, typename LoadWeights, typename LoadRows,
-          typename Multiply>
-DEVICE void multiply_ahead(LoadWeights load_weights, LoadRows load_rows, Multiply multiply) {
-  // A turn of the loop uses every place of both rings, so that places are known when compiling.
-  static_assert(WEIGHTS_AHEAD <= STEPS && WEIGHTS_AHEAD * PARTS % ROWS_AHEAD == 0);
+// The last SLOTS loads of 16 bytes of a lane, which arrive in the order in which they are issued.
+//
+// AMD waits for the oldest of several loads alone, so they are registers there. NVIDIA knows for few groups of loads
+// whether they have arrived, and waits for the newest of a group; only copies to workgroup memory are waited for in
+// order. `memory` is the lane's own, one element per slot, a wave apart.
+#if defined(__AMDGCN__)
+template <int SLOTS, int WAVES> struct LaneRingMemory {};
+
+template <int SLOTS> struct LaneRing {
+  static constexpr bool IN_REGISTERS = true;
+  uint32x4 slots[SLOTS];
+
+  template <int WAVES> DEVICE LaneRing in(LaneRingMemory<SLOTS, WAVES> &memory) { return {}; }
+  __attribute__((device, always_inline)) void load(int slot, const void *source) {
+    slots[slot] = *(const uint32x4 *)source;
+  }
+  __attribute__((device, always_inline)) void load_nothing() {}
+  // The content of `slot`, which the oldest of the last SLOTS loads filled.
+  __attribute__((device, always_inline)) uint32x4 take(int slot) { return slots[slot]; }
+};
+#elif defined(__NVPTX__)
+template <int SLOTS, int WAVES> struct LaneRingMemory {
+  uint32x4 slots[WAVES][SLOTS][WAVE_SIZE];
+};
+
+template <int SLOTS> struct LaneRing {
+  static constexpr bool IN_REGISTERS = false;
+  uint32x4 *memory;
+
+  template <int WAVES> DEVICE LaneRing in(LaneRingMemory<SLOTS, WAVES> &memory) {
+    return {&memory.slots[wave_id()][0][lane_id()]};
+  }
+  __attribute__((device, always_inline)) void load(int slot, const void *source) {
+    auto target = (uint32)(uint64)(__attribute__((address_space(3))) void *)(memory + slot * WAVE_SIZE);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n\tcp.async.commit_group;" ::"r"(target), "l"(source)
+                 : "memory");
+  }
+  // Counts as a load: `take` counts what was issued after the load it waits for.
+  __attribute__((device, always_inline)) void load_nothing() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  __attribute__((device, always_inline)) uint32x4 take(int slot) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(SLOTS - 1) : "memory");
+    return memory[slot * WAVE_SIZE];
+  }
+};
+#endif
+
+// For each of STEPS steps, and each of its PARTS parts in order: multiply(load_weights(step), 16 bytes from
+// row_address(step, part), step, part). The weights of WEIGHTS_AHEAD steps and the rows of ROWS_AHEAD parts are loaded
+// ahead: all first loads are issued before anything is multiplied.
+template <int STEPS, int PARTS, int WEIGHTS_AHEAD, int ROWS_AHEAD, int WAVES, typename LoadWeights,
+          typename RowAddress, typename Multiply>
+DEVICE void multiply_ahead(LaneRingMemory<ROWS_AHEAD, WAVES> &memory, LoadWeights load_weights, RowAddress row_address,
+                           Multiply multiply) {
+  // With few parts everything is unrolled. Otherwise a turn of the loop uses every place of both rings, so that places
+  // are known when compiling.
+  constexpr bool ROLLED = PARTS > 2;
+  static_assert(WEIGHTS_AHEAD <= STEPS && (!ROLLED || WEIGHTS_AHEAD * PARTS % ROWS_AHEAD == 0));
   constexpr int TURNS = STEPS / WEIGHTS_AHEAD - 1;
-  constexpr int UNROLLED_TURNS = PARTS > 2 || TURNS < 1 ? 1 : TURNS;
+  constexpr int UNROLLED_TURNS = ROLLED || TURNS < 1 ? 1 : TURNS;
   decltype(load_weights(0)) weights[WEIGHTS_AHEAD];
-  decltype(load_rows(0, 0)) rows[ROWS_AHEAD];
+  auto rows = LaneRing<ROWS_AHEAD>::in(memory);
 #pragma unroll
   for (int i = 0; i < WEIGHTS_AHEAD; ++i) weights[i] = load_weights(i);
 #pragma unroll
-  for (int i = 0; i < ROWS_AHEAD; ++i) rows[i] = load_rows(i / PARTS, i % PARTS);
+  for (int i = 0; i < ROWS_AHEAD; ++i) rows.load(i, row_address(i / PARTS, i % PARTS));
   schedule_boundary();
+  uint32x4 of_part = rows.take(0);
 
   // Step `first` + i; `left` bounds the i that are loaded ahead.
   auto run_step = [&](int first, int i, int left) INLINE {
@@ -40,13 +90,18 @@ DEVICE void multiply_ahead(LoadWeights load_weights, LoadRows load_rows, Multipl
     auto of_step = weights_place;
 #pragma unroll
     for (int part = 0; part < PARTS; ++part) {
-      auto &rows_place = rows[(i * PARTS + part) % ROWS_AHEAD];
-      multiply(of_step, rows_place, first + i, part);
+      int place = (ROLLED ? i : first + i) * PARTS + part;
       int later = i + (part + ROWS_AHEAD) / PARTS;
+      auto of_this_part = of_part;
       bool more_weights = part == 0 && i + WEIGHTS_AHEAD < left, more_rows = later < left;
+      if (more_rows)
+        rows.load(place % ROWS_AHEAD, row_address(first + later, (part + ROWS_AHEAD) % PARTS));
+      else
+        rows.load_nothing();
+      if (i + 1 < left || part + 1 < PARTS) of_part = rows.take((place + 1) % ROWS_AHEAD);
+      multiply(of_step, of_this_part, first + i, part);
       if (more_weights) weights_place = load_weights(first + i + WEIGHTS_AHEAD);
-      if (more_rows) rows_place = load_rows(first + later, (part + ROWS_AHEAD) % PARTS);
-      if (more_weights || more_rows) schedule_boundary();
+      if (more_weights || (rows.IN_REGISTERS && more_rows)) schedule_boundary();
     }
   };
 #pragma unroll UNROLLED_TURNS

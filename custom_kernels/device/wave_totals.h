@@ -2,6 +2,7 @@
 #pragma once
 
 #include "matrix.h"
+#include "pipeline.h"
 
 // The fragments first, first + WAVES, ... of a row's FRAGMENTS, which one of WAVES waves multiplies in STEPS steps.
 template <int FRAGMENTS, int WAVES> struct FragmentShare {
@@ -23,9 +24,15 @@ struct PartTotals {
   float element[PART_COLUMNS][ACCUMULATOR_ROWS] = {};
 };
 
-// Workgroup memory of `add_waves`; rows are padded so that a wave's stores meet no bank twice.
+// Workgroup memory of `add_waves`: rows are padded so that a wave's stores meet no bank twice.
 template <int WAVES, int ROWS> struct WaveTotals {
   float of_wave[WAVES][ROWS][TILE + 4];
+};
+
+// Workgroup memory of a product: first of its loads, then of its sums.
+template <int WAVES, int ROWS, int ROWS_AHEAD> union ProductMemory {
+  LaneRingMemory<ROWS_AHEAD, WAVES> rows;
+  WaveTotals<WAVES, ROWS> totals;
 };
 
 // Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element, weight rows

@@ -3,7 +3,7 @@
 from predecode.export.weights.safetensors_checkpoint import SafetensorsCheckpoint
 from predecode.export.weights.seeded import SeededWeights
 from predecode.export.weights.source import DictSource, TensorFacts, TensorSource
-from predecode.export.weights.transfer import load_into, write_parameters
+from predecode.export.weights.transfer import load_into, parameter_spans, write_parameters
 
 __all__ = [
     "DictSource",
@@ -12,5 +12,6 @@ __all__ = [
     "TensorFacts",
     "TensorSource",
     "load_into",
+    "parameter_spans",
     "write_parameters",
 ]

@@ -7,6 +7,8 @@ laid out from names and lengths alone, and filled in any order, so no parameter 
     entry table    80 bytes per parameter: references into the other two segments
     metadata       the names, end to end
     storage        the parameters, each at a multiple of 64 bytes
+
+The parameters of a layer lie together, and one more entry covers them all (see `spans`).
 """
 
 import os
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from predecode.export.weights.spans import layer_spans
 from predecode.pipelines.errors import PredecodeError
 
 ALIGNMENT = 64
@@ -80,9 +83,23 @@ class ArchiveWriter:
         self._partial.unlink(missing_ok=True)
 
 
+def storage_offsets(lengths: dict[str, int]) -> dict[str, int]:
+    """Offset of each parameter in the storage segment."""
+    offsets, end = {}, 0
+    for name, length in lengths.items():
+        offsets[name] = _align(end, ALIGNMENT)
+        end = offsets[name] + length
+    return offsets
+
+
 def _lay_out(lengths: dict[str, int]) -> tuple[bytes, dict[str, int], int]:
     """Header, table and names as bytes; the absolute offset of each parameter; the file's size."""
-    names = [name.encode() for name in lengths]
+    begins = storage_offsets(lengths)
+    spans = layer_spans(begins, lengths).items()
+    entries = [(name, begins[name], lengths[name]) for name in lengths]
+    layers = {span.entry: (begins[name] - span.offset, span.entry_length) for name, span in spans}
+    entries += [(entry, *place) for entry, place in layers.items()]
+    names = [name.encode() for name, _, _ in entries]
     stride = _align(_ENTRY.size, _ENTRY_ALIGNMENT)
     table_begin = _align(_HEADER.size, _ENTRY_ALIGNMENT)
     table_length = len(names) * stride - (stride - _ENTRY.size)
@@ -91,17 +108,15 @@ def _lay_out(lengths: dict[str, int]) -> tuple[bytes, dict[str, int], int]:
     storage_begin = _align(names_begin + names_length, ALIGNMENT)
 
     table = bytearray()
-    offsets: dict[str, int] = {}
-    name_offset = storage_length = 0
-    for name, encoded in zip(lengths, names, strict=True):
-        begin = _align(storage_length, ALIGNMENT)
+    name_offset = 0
+    for (_, begin, length), encoded in zip(entries, names, strict=True):
         entry = _ENTRY.pack(
-            _ENTRY.size, _DATA_ENTRY, 0, name_offset, len(encoded), 0, 0, ALIGNMENT, begin, lengths[name]
+            _ENTRY.size, _DATA_ENTRY, 0, name_offset, len(encoded), 0, 0, ALIGNMENT, begin, length
         )
         table += entry.ljust(stride, b"\0")
-        offsets[name] = storage_begin + begin
         name_offset += len(encoded)
-        storage_length = begin + lengths[name]
+    offsets = {name: storage_begin + begin for name, begin in begins.items()}
+    storage_length = max(begins[name] + lengths[name] for name in lengths)
     segments = (table_begin, table_length, names_begin, names_length, storage_begin, storage_length)
     header = _HEADER.pack(b"IRPA", 0, 0, _HEADER.size, 0, 0, len(names), *segments)
     head = header.ljust(table_begin, b"\0") + bytes(table[:table_length]) + b"".join(names)

@@ -10,11 +10,12 @@ import torch
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.export.config import ModelConfig
 from predecode.export.shard import Shard
-from predecode.export.weights.archive import ArchiveWriter
+from predecode.export.weights.archive import ArchiveWriter, storage_offsets
 from predecode.export.weights.checkpoint_tensors import check_checkpoint, fused_layers
 from predecode.export.weights.mapping import ParameterMapping
 from predecode.export.weights.parameters import Parameters
 from predecode.export.weights.source import TensorFacts, TensorSource
+from predecode.export.weights.spans import Span, layer_spans
 from predecode.pipelines.errors import PredecodeError
 
 Progress = Callable[[str, int, int], None]
@@ -71,6 +72,20 @@ def write_parameters(
                 if progress is not None:
                     progress(piece.name, done, total)
     return outputs
+
+
+def parameter_spans(
+    source: TensorSource,
+    config: ModelConfig,
+    layers: tuple[int, ...] | None,
+    shard: Shard,
+    element_format: ElementFormat,
+    max_context: int,
+) -> dict[str, Span]:
+    """Where `write_parameters`, given the same, puts each layer's parameters."""
+    parts = model_parameters(source, config, layers, shard, element_format, max_context)
+    lengths = {name: _bytes(facts) for part in parts for name, facts in part.outputs.items()}
+    return layer_spans(storage_offsets(lengths), lengths)
 
 
 def load_into(

@@ -27,9 +27,7 @@ def prepared(head, weight, bias, epsilon, table_row, layout):
     return turn_head(as_rounded(normed, head.dtype), table_row.numpy(), layout, head.dtype)
 
 
-def brute(
-    k, weight, bias, epsilon, table, positions, cache, slots, layout, scale_format, page_layout, element_format
-):
+def brute(k, weight, bias, epsilon, table, positions, cache, slots, layout, scale_format, page_layout, element_format):
     stored = ELEMENT_FORMATS[element_format]
     size, result = stored.itemsize, cache.clone()
     for row, slot in enumerate(slots.tolist()):

@@ -160,7 +160,7 @@ def test_parts_of_one_dispatch_need_one_workgroup_size():
 
 
 def in_phases(resident):
-    phase = (Part(LAUNCH, (0, 1), frozenset([1])),)
+    phase = (Part(LAUNCH, (0, 1), writes=frozenset([1])),)
     return Composition((phase, phase), 3, resident, barrier=2)
 
 
@@ -168,7 +168,7 @@ def in_phases(resident):
 def test_a_resident_grid_must_fit_the_device(target, toolchain):
     fits = in_phases(2 * target.compute_units)
     kernel = check_launch(toolchain.build(fits, target), fits, target)
-    assert [a.kind for a in kernel.arguments] == ["pointer"] * 3 + ["value"] * 2
+    assert [a.kind for a in kernel.arguments] == ["pointer"] * 3
     too_many = in_phases(2 * target.compute_units + 1)
     message = f"{too_many.resident} workgroups with 128 bytes .* do not fit on {target.name} at once"
     with pytest.raises(LaunchMismatch, match=message):

@@ -6,36 +6,41 @@ import torch
 
 from predecode.custom_kernels import moe_down as down
 from predecode.custom_kernels import moe_gate_up as gate_up
-from predecode.custom_kernels.formats import ELEMENT_FORMATS
+from predecode.custom_kernels.formats import ELEMENT_FORMATS, FORMAT_OF_DTYPE
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, ROW_MAJOR, TILED_16X16, LayoutError
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 from tests.custom_kernels.cases import moe_down as down_cases
 from tests.custom_kernels.cases import moe_gate_up as gate_up_cases
 from tests.custom_kernels.cases.case import mismatch
-from tests.custom_kernels.reference_formats import block_scaled_product
+from tests.custom_kernels.reference_formats import block_scaled_product, decode
+from tests.custom_kernels.reference_quantize import quantize_rows
 
 
-def _rounded(total: np.ndarray, values: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(total).to(torch.bfloat16 if values.dtype.itemsize == 1 else torch.float32)
+def _rounded(total: np.ndarray, weight: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(total).to(torch.bfloat16 if weight.dtype.itemsize == 1 else torch.float32)
 
 
-def brute_gate_up(values, scales, expert_ids, weight, weight_scales) -> torch.Tensor:
+def brute_gate_up(values, scales, expert_ids, weight, weight_scales, rounds_products=True) -> torch.Tensor:
     rows = [
         block_scaled_product(values[t : t + 1], scales[:, t : t + 1], weight[e], weight_scales[e])[0]
         for t, experts in enumerate(expert_ids.tolist())
         for e in experts
     ]
-    return _rounded(np.stack(rows), values)
+    products = _rounded(np.stack(rows), weight).double().numpy() if rounds_products else np.stack(rows)
+    gate, up = np.split(products, 2, axis=1)
+    with np.errstate(over="ignore"):
+        return _rounded(gate / (1 + np.exp(-gate)) * up, weight)
 
 
-def brute_down(values, scales, expert_ids, expert_weights, weight, weight_scales) -> torch.Tensor:
+def brute_down(activated, expert_ids, expert_weights, weight, weight_scales) -> torch.Tensor:
+    values, scales = quantize_rows(activated.float().numpy(), FORMAT_OF_DTYPE[weight.dtype])
     total = np.zeros((len(expert_ids), weight.shape[1] * 16))
     for t, experts in enumerate(expert_ids.tolist()):
         for j, e in enumerate(experts):
             pair = t * len(experts) + j
             u = values[pair : pair + 1], scales[:, pair : pair + 1]
             total[t] += expert_weights[t, j].item() * block_scaled_product(*u, weight[e], weight_scales[e])[0]
-    return _rounded(total, values)
+    return _rounded(total, weight)
 
 
 OPS = {
@@ -55,34 +60,44 @@ def test_equals_the_loop(op, brute, case):
     assert mismatch(op.overload(*case.arguments), brute(*case.arguments), case.compare[0]) is None
 
 
+def case_of(name: str, label: str = "last scale block partly full"):
+    return next(c for c in OPS[name][0](ELEMENT_FORMATS["e4m3fn"]) if c.label == label)
+
+
 @pytest.mark.parametrize("name", sorted(OPS))
-def test_wrong_experts_and_scales_are_noticed(name):
-    cases, op, brute = OPS[name]
-    case = next(c for c in cases(ELEMENT_FORMATS["e4m3fn"]) if c.label == "last scale block partly full")
-    values, scales, expert_ids, *between, weight, weight_scales = case.arguments
+def test_wrong_experts_and_weights_are_noticed(name):
+    _, op, brute = OPS[name]
+    case = case_of(name)
+    *first, expert_ids = case.arguments[: 3 if name == "moe_gate_up" else 2]
+    *between, weight, weight_scales = case.arguments[len(first) + 1 :]
     expected = brute(*case.arguments)
     wrong = {
-        "pairs in another order": (values, scales, expert_ids.flip(1), *between, weight, weight_scales),
-        "scales of another row": (values, scales.flip(1), expert_ids, *between, weight, weight_scales),
-        "weight scales of another expert": (
-            values,
-            scales,
-            expert_ids,
-            *between,
-            weight,
-            weight_scales.roll(1, 0),
-        ),
-        "tiles transposed": (
-            values,
-            scales,
-            expert_ids,
-            *between,
-            weight.transpose(3, 4).contiguous(),
-            weight_scales,
-        ),
+        "pairs in another order": (*first, expert_ids.flip(1), *between, weight, weight_scales),
+        "values of another row": (first[0].flip(0), *first[1:], expert_ids, *between, weight, weight_scales),
+        "weight scales of another expert": (*first, expert_ids, *between, weight, weight_scales.roll(1, 0)),
+        "tiles transposed": (*first, expert_ids, *between, weight.transpose(3, 4).contiguous(), weight_scales),
     }
     for label, arguments in wrong.items():
         assert mismatch(op.overload(*arguments), expected, case.compare[0]), label
+
+
+def test_another_gate_is_noticed():
+    case = case_of("moe_gate_up")
+    values, scales, expert_ids, weight, weight_scales = case.arguments
+    expected = brute_gate_up(*case.arguments)
+    # 160 rows: 80 gate rows, then 80 up rows; the scales of 128 rows are not exchanged with them.
+    exchanged = gate_up.reference(values, scales, expert_ids, weight.roll(5, 1), weight_scales)
+    assert mismatch(exchanged, expected, case.compare[0]), "up before gate"
+    unrounded = brute_gate_up(*case.arguments, rounds_products=False)
+    assert not torch.equal(unrounded, expected), "products not rounded"
+
+
+def test_unquantised_activations_are_noticed():
+    case = case_of("moe_down")
+    activated, expert_ids, expert_weights, weight, weight_scales = case.arguments
+    decoded = torch.from_numpy(decode(weight)).float()
+    exact = down.reference(activated.float(), expert_ids, expert_weights, decoded, weight_scales)
+    assert mismatch(exact.bfloat16(), brute_down(*case.arguments), case.compare[0])
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
@@ -93,10 +108,10 @@ def test_opcheck(name):
 
 
 def test_wrappers_refuse_other_layouts_and_shapes():
-    values, scales, ids, weight, weight_scales = gate_up_cases.cases(ELEMENT_FORMATS["e4m3fn"])[1].arguments
+    values, scales, ids, weight, weight_scales = case_of("moe_gate_up", "all rows alike").arguments
     x = QuantizedActivation(values, scales, GROUP_MAJOR_SCALES)
     w = BlockScaledWeight(weight, weight_scales, TILED_16X16)
-    assert gate_up.moe_gate_up(x, ids, w).shape == (6, 32)
+    assert gate_up.moe_gate_up(x, ids, w).shape == (6, 16)
     with pytest.raises(LayoutError, match=r"tiled-16x16.*row-major"):
         gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight, weight_scales, ROW_MAJOR))
     with pytest.raises(TypeError, match="expert ids are"):
@@ -105,7 +120,14 @@ def test_wrappers_refuse_other_layouts_and_shapes():
         gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight[0], weight_scales[0], TILED_16X16))
     with pytest.raises(ValueError, match=r"\[2, 256\] and"):
         gate_up.moe_gate_up(x, ids[:2], w)
+    with pytest.raises(ValueError, match="1 bands of 16 rows; expected an even number"):
+        gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight[:, :1], weight_scales, TILED_16X16))
+    activated, ids, expert_weights, weight, weight_scales = case_of("moe_down", "all rows alike").arguments
+    w = BlockScaledWeight(weight, weight_scales, TILED_16X16)
+    assert down.moe_down(activated, ids, expert_weights, w).shape == (3, 32)
     with pytest.raises(TypeError, match="like the expert ids"):
-        down.moe_down(x, ids, torch.ones(3, 1), w)
-    with pytest.raises(ValueError, match=r"\[6, 256\] and"):
-        down.moe_down(x, ids, torch.ones(3, 2), w)
+        down.moe_down(activated, ids, torch.ones(3, 1), w)
+    with pytest.raises(ValueError, match=r"expected torch.bfloat16 \[6, 128\]"):
+        down.moe_down(activated[:3], ids, expert_weights, w)
+    with pytest.raises(ValueError, match=r"expected torch.bfloat16 \[6, 128\]"):
+        down.moe_down(activated.float(), ids, expert_weights, w)

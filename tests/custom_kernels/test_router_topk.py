@@ -25,7 +25,7 @@ def brute(logits, bias, topk, groups, topk_groups, renormalize, scaling, shared)
             for s, b in zip(scores, bias.numpy(), strict=True)
         ]
         by_group = [sorted(biased[g * size : (g + 1) * size], reverse=True) for g in range(groups)]
-        totals = [float(np.float32(b[0] + b[1])) if groups > 1 else 0.0 for b in by_group]
+        totals = [float(np.float32(sum(b[:2]))) if groups > 1 else 0.0 for b in by_group]
         kept = sorted(range(groups), key=lambda g: (-totals[g], g))[:topk_groups]
         allowed = [biased[e] if e // size in kept else float("-inf") for e in range(experts)]
         order = sorted(range(experts), key=lambda e: (-allowed[e], e))[:topk]

@@ -40,9 +40,11 @@ def check(tile: SkinnyTile, target, rows: int, outputs: int, row_bytes: int):
     # What the kernel's loop asks for.
     waves = 256 // target.wave_size
     assert 1 <= tile.weights_ahead <= -(-(row_bytes // 64) // waves)
-    assert tile.weights_ahead * tile.parts % tile.rows_ahead == 0
-    # The sums of a band, for every wave.
+    assert 1 <= tile.rows_ahead <= -(-(row_bytes // 64) // waves) * tile.parts
+    assert tile.parts <= 2 or tile.weights_ahead * tile.parts % tile.rows_ahead == 0
+    # The sums of a band, for every wave; the rows ahead, on NVIDIA.
     assert waves * rows_each * 20 * 4 <= target.shared_memory
+    assert target.wave_size == 64 or waves * tile.rows_ahead * 32 * 16 <= target.shared_memory
 
 
 def test_glm_shapes_on_the_h200():

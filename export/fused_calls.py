@@ -1,0 +1,177 @@
+"""All op calls of a layer as one dispatch of a resident grid.
+
+The runtime binds at most 16 buffers to a dispatch. So the layer's parameters come as one (see `Span`), and what only
+the layer's own ops read lies in one scratch buffer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import iree.compiler.ir as ir
+
+from predecode.custom_kernels.composition import Composition, Part
+from predecode.custom_kernels.toolchain import CodeObject
+from predecode.export.dispatch_mlir import DispatchText, LoadedGlobal, extern_dispatch
+from predecode.export.dispatched_calls import DispatchedCalls
+from predecode.export.tensor_types import builtin_type, meta_tensor
+from predecode.export.trace import PARAMETER_SCOPE
+from predecode.export.traced_call import TracedCall, parameter_of
+from predecode.export.weights.spans import Span
+from predecode.pipelines.errors import PredecodeError
+
+_BARRIER = LoadedGlobal("predecode.grid_barrier", "tensor<2xi32>", written=True)
+_SCRATCH_ALIGNMENT = 256
+
+
+@dataclass(frozen=True)
+class FusedCalls(DispatchedCalls):
+    """Phases that follow each other. ``spans``: see `inject`."""
+
+    spans: Mapping[str, Span] = field(default_factory=dict)
+
+    @cached_property
+    def operands(self) -> list[ir.Value]:
+        """Tensors from outside that are no parameters of a layer."""
+        return [value for value in self._outside if self._span(value) is None]
+
+    @cached_property
+    def results(self) -> list[ir.Value]:
+        """Results that something outside reads, or that are written in place."""
+        own = [call.operation for call in self.calls]
+        return [
+            result
+            for call in self.calls
+            for i, result in enumerate(call.operation.results)
+            if i in call.op.in_place or any(use.owner.operation not in own for use in result.uses)
+        ]
+
+    @cached_property
+    def _all_results(self) -> list[ir.Value]:
+        return [result for call in self.calls for result in call.operation.results]
+
+    @cached_property
+    def _outside(self) -> list[ir.Value]:
+        unique: list[ir.Value] = []
+        for call in self.calls:
+            for value in call.operands:
+                if value not in unique and value not in self._all_results:
+                    self._require_no_way_back(value, call)
+                    unique.append(value)
+        return unique
+
+    def _require_no_way_back(self, value: ir.Value, call: TracedCall) -> None:
+        """Refuse an operand that another operation makes from results of this very dispatch."""
+        waiting, seen = [value], set()
+        while waiting:
+            owner = waiting.pop().owner
+            if isinstance(owner, ir.Block) or owner in seen:
+                continue
+            seen.add(owner)
+            for operand in owner.operands:
+                if operand in self._all_results:
+                    raise PredecodeError(
+                        f"{call.op.name} cannot be fused with what comes before it: {owner.name}, which has no kernel "
+                        f"for {self.target.name}, stands between them; export without --fuse"
+                    )
+                waiting.append(operand)
+
+    def _span(self, value: ir.Value) -> Span | None:
+        return self.spans.get(parameter_of(value))
+
+    @cached_property
+    def _entries(self) -> list[LoadedGlobal]:
+        """The archive's entries for the layers whose parameters are read."""
+        spans = {span.entry: span for span in map(self._span, self._outside) if span}
+        return [LoadedGlobal(name, f"tensor<{span.entry_length}xi8>") for name, span in spans.items()]
+
+    @property
+    def _loaded(self) -> tuple[LoadedGlobal, ...]:
+        return (*self._entries, _BARRIER)
+
+    @cached_property
+    def _addresses(self) -> dict[ir.Value, tuple[int, int]]:
+        """Pointer and byte offset of each tensor: operands, loaded globals, own results, scratch."""
+        addresses = {value: (i, 0) for i, value in enumerate(self.operands)}
+        entry_pointers = {entry.name: len(self.operands) + i for i, entry in enumerate(self._entries)}
+        for value in self._outside:
+            span = self._span(value)
+            if span:
+                addresses[value] = entry_pointers[span.entry], span.offset
+        own = len(self.operands) + len(self._loaded)
+        scratch, end = own + len(self.results) - len(self._in_place), 0
+        for call in self.calls:
+            for i, result in enumerate(call.operation.results):
+                if i in call.op.in_place:
+                    addresses[result] = addresses[call.tensor(call.op.in_place[i])]
+                elif result in self.results:
+                    addresses[result] = own, 0
+                    own += 1
+                else:
+                    addresses[result] = scratch, end
+                    end += -(-meta_tensor(result).nbytes // _SCRATCH_ALIGNMENT) * _SCRATCH_ALIGNMENT
+        return addresses
+
+    @cached_property
+    def _in_place(self) -> list[ir.Value]:
+        return [call.operation.results[i] for call in self.calls for i in call.op.in_place]
+
+    @cached_property
+    def _scratch_bytes(self) -> int:
+        inside = [value for value in self._all_results if value not in self.results]
+        ends = [self._addresses[value][1] + meta_tensor(value).nbytes for value in inside]
+        return max(ends, default=0)
+
+    @cached_property
+    def tied(self) -> dict[int, int]:
+        """Operand that each result written in place reuses."""
+        tied = {i: self._addresses[value][0] for i, value in enumerate(self.results) if value in self._in_place}
+        if any(pointer >= len(self.operands) for pointer in tied.values()) or len(set(tied.values())) < len(tied):
+            raise PredecodeError("a fused layer writes a buffer in place twice; export without --fuse")
+        return tied
+
+    @cached_property
+    def composition(self) -> Composition:
+        """The phases, for as many workgroups as the device holds at once."""
+        phases = tuple(tuple(self._part(call) for call in phase) for phase in self.phases)
+        pointers = len(self.operands) + len(self._loaded) + len(self.results) - len(self.tied) + 1
+        resident = self.target.compute_units * self.target.resident_per_unit
+        return Composition(phases, pointers, resident, barrier=len(self.operands) + len(self._entries))
+
+    def _part(self, call: TracedCall) -> Part:
+        results = call.operation.results
+        own = [self._addresses[result] for i, result in enumerate(results) if i not in call.op.in_place]
+        addresses = [*(self._addresses[value] for value in call.operands), *own]
+        writes = frozenset(self._addresses[result][0] for result in results)
+        return Part(call.launch, tuple(p for p, _ in addresses), tuple(offset for _, offset in addresses), writes)
+
+    def touched(self) -> dict[int, int]:
+        """Bytes that all calls move at most of each operand and loaded entry, by binding."""
+        of_value: dict[ir.Value, int] = {}
+        for call in self.calls:
+            for name, value in zip(call.launch.operands, call.operands, strict=True):
+                moved = call.touched.get(name, meta_tensor(value).nbytes)
+                of_value[value] = max(of_value.get(value, 0), moved)
+        of_binding: dict[int, int] = {}
+        for value in self._outside:
+            pointer, _ = self._addresses[value]
+            of_binding[pointer] = of_binding.get(pointer, 0) + of_value[value]
+        return of_binding
+
+    def text(self, code: CodeObject) -> DispatchText:
+        """The MLIR function that the calls become a call of."""
+        operands = tuple(builtin_type(value) for value in self.operands)
+        results = tuple(builtin_type(value) for value in self.results)
+        scratch = f"tensor<{max(self._scratch_bytes, 1)}xi8>"
+        return extern_dispatch(
+            self.composition, self.target, code.path, operands, results, self.tied, self._loaded, scratch
+        )
+
+    def globals(self) -> dict[str, str]:
+        """The grid's barrier, and the archive's entries for whole layers."""
+        texts = {
+            entry.name: f'util.global private @"{entry.name}" = '
+            f'#flow.parameter.named<"{PARAMETER_SCOPE}"::"{entry.name}"> : {entry.type}'
+            for entry in self._entries
+        }
+        return texts | {_BARRIER.name: f'util.global private mutable @"{_BARRIER.name}" = dense<0> : {_BARRIER.type}'}
