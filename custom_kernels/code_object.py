@@ -143,6 +143,6 @@ def _ptx_kernel(match: re.Match, arch: str, shared: int) -> Kernel:
         arguments=arguments,
         largest_workgroup=threads,
         wave_size=32,
-        resources=KernelResources(None, None, None, shared, sum(map(int, _LOCAL.findall(body))), None),
+        resources=KernelResources(None, None, None, shared, sum(map(int, _LOCAL.findall(body))), None, None),
         instructions=count_ptx_instructions(body),
     )

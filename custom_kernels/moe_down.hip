@@ -26,9 +26,8 @@ constexpr int DEPTH = STEP_LOADS < 16 ? 16 / STEP_LOADS : 1;
 // A wave quantises one group of TURN_ROWS pairs at a time.
 constexpr int TURN_ROWS = WAVE_SIZE / GROUP_LANES;
 constexpr int TURNS = PART_ROWS / TURN_ROWS;
-constexpr int TURNS_AHEAD = TURNS / 2;  // few chunks have more pairs than these load ahead
-constexpr int CODE_STRIDE = GROUP + 16;     // rows start in different banks
-constexpr int PRODUCT_STRIDE = OUTPUTS + 4;  // and these
+constexpr int TURNS_AHEAD = TURNS / 2;  // few chunks have more pairs than are loaded ahead
+constexpr int CODE_STRIDE = GROUP + 16, PRODUCT_STRIDE = OUTPUTS + 4;  // rows start in different banks
 // The threads share the rows' columns: each owns OWNED of a row, at least two, which it stores together.
 constexpr int OWNED = BLOCK * OUTPUTS <= 2 * GATHER_THREADS ? 2 : OUTPUTS * ROW_BLOCK / GATHER_THREADS;
 constexpr int ROW_THREADS = OUTPUTS / OWNED;
@@ -129,9 +128,10 @@ DEVICE void load(const Operands &operands, const ExpertPairs<EXPERTS, PAIRS> &ga
 #pragma unroll
       for (int fragment = 0; fragment < FRAGMENTS; ++fragment)
 #pragma unroll
-        for (int part = 0; part < FRAGMENT_PARTS; ++part)
-          slot.weight[i][group][fragment].part[part] = __builtin_nontemporal_load(
-              (const uint32x4 *)(weight + (group * GROUP + fragment * FRAGMENT_COLUMNS) * TILE + part * PART_ROWS * TILE));
+        for (int part = 0; part < FRAGMENT_PARTS; ++part) {
+          int offset = (group * GROUP + fragment * FRAGMENT_COLUMNS + part * PART_ROWS) * TILE;
+          slot.weight[i][group][fragment].part[part] = __builtin_nontemporal_load((const uint32x4 *)(weight + offset));
+        }
       slot.weight_scales[i][group] = weight_scales[first_group + group];
     }
   }
@@ -143,7 +143,8 @@ struct Quantized {
   float scale;
 };
 
-DEVICE void quantize_turn(uint32x4 values, int turn, uint8 (&codes)[PART_ROWS][CODE_STRIDE], float (&scales)[PART_ROWS]) {
+DEVICE void quantize_turn(uint32x4 values, int turn, uint8 (&codes)[PART_ROWS][CODE_STRIDE],
+                          float (&scales)[PART_ROWS]) {
   int row = turn * TURN_ROWS + lane_id() / GROUP_LANES;
   float columns[COLUMNS_PER_LANE];
   load_bf16x8((const bf16 *)&values, columns);

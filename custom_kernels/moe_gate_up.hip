@@ -18,10 +18,11 @@ constexpr int SLICES = OUTPUTS / HALF;
 constexpr int SCALE_ROWS = divide_up(BANDS * TILE, GROUP);
 constexpr int GROUPS = COLUMNS / GROUP;
 constexpr int PAIRS = (ROWS < ROW_BLOCK ? ROWS : ROW_BLOCK) * EXPERTS_PER_ROW;
-// The groups of a wave go through `SLOTS` sets of registers in `ROUNDS` turns: twelve 16-byte loads of weights.
-constexpr int MOST_SLOTS = 12 / (FRAGMENTS * FRAGMENT_PARTS);
+// The groups of a wave go through SLOTS sets of registers in ROUNDS: 12 (NVIDIA) or 14 loads of weights are under way.
+constexpr int MOST_SLOTS = FRAGMENT_PARTS == 1 ? 7 : 3;
 constexpr int ROUNDS = divide_up(divide_up(GROUPS, WAVES), MOST_SLOTS);
 constexpr int SLOTS = divide_up(divide_up(GROUPS, WAVES), ROUNDS);
+constexpr int ROUND_GROUPS = SLOTS * WAVES;
 // A lane's sums belong to gate and up rows (NVIDIA) or to one of the two (AMD).
 constexpr int LANE_HALVES = FRAGMENT_PARTS;
 
@@ -51,7 +52,7 @@ DEVICE Unit unit_at(const ExpertPairs<EXPERTS, PAIRS> &gathered, int index) {
   return {gathered.chunk[first_chunk + of_expert - slice * any.siblings], slice};
 }
 
-// Where this lane's operands of its wave's first group of a unit lie.
+// Where this lane's operands of its wave's first group of a round lie.
 struct Sources {
   const uint8 *weight;
   int values;
@@ -74,6 +75,14 @@ DEVICE Sources sources_of(const Operands &from, const ExpertPairs<EXPERTS, PAIRS
   return sources;
 }
 
+DEVICE void go_to_next_round(Sources &sources) {
+  sources.weight += ROUND_GROUPS * GROUP * TILE;
+  sources.values += ROUND_GROUPS * GROUP;
+  sources.scale += ROUND_GROUPS * ROWS;
+#pragma unroll
+  for (int half = 0; half < LANE_HALVES; ++half) sources.weight_scales[half] += ROUND_GROUPS;
+}
+
 // Sources of loads that nobody waits for, after the last unit: every lane reads the same bytes. Not loading would
 // leave the number of loads under way unknown, and AMD's compiler would wait for all of them.
 DEVICE Sources idle_sources(const Operands &from) { return {from.weight}; }
@@ -86,11 +95,11 @@ struct Slot {
   float weight_scales[LANE_HALVES];
 };
 
-// The wave's group `step`.
-DEVICE void load(const Operands &operands, const Sources &from, int step, Slot &slot) {
+// The group of place `index` in the round.
+DEVICE void load(const Operands &operands, const Sources &from, int index, Slot &slot) {
 #pragma unroll
   for (int i = 0; i < FRAGMENTS; ++i) {
-    int column = step * WAVES * GROUP + i * FRAGMENT_COLUMNS;
+    int column = index * WAVES * GROUP + i * FRAGMENT_COLUMNS;
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part) {
       const uint8 *tiles = from.weight + int64(part) * OUTPUTS * COLUMNS + column * TILE;
@@ -98,9 +107,10 @@ DEVICE void load(const Operands &operands, const Sources &from, int step, Slot &
     }
     slot.values[i] = *(const uint32x4 *)(operands.values + from.values + column);
   }
-  slot.scale = operands.scales[from.scale + step * WAVES * ROWS];
+  slot.scale = operands.scales[from.scale + index * WAVES * ROWS];
 #pragma unroll
-  for (int half = 0; half < LANE_HALVES; ++half) slot.weight_scales[half] = operands.weight_scales[from.weight_scales[half] + step * WAVES];
+  for (int half = 0; half < LANE_HALVES; ++half)
+    slot.weight_scales[half] = operands.weight_scales[from.weight_scales[half] + index * WAVES];
 }
 
 DEVICE void multiply_slot(const Slot &slot, float (&totals)[PART_COLUMNS][ACCUMULATOR_ROWS]) {
@@ -116,15 +126,16 @@ DEVICE void multiply_slot(const Slot &slot, float (&totals)[PART_COLUMNS][ACCUMU
   }
 }
 
-// Adds the waves' totals in wave order; every thread of the workgroup must call.
-DEVICE void store_unit(float (&of_wave)[WAVES][PART_ROWS][TILE + 4],
-                       const float (&totals)[PART_COLUMNS][ACCUMULATOR_ROWS],
+// Takes the waves' totals and adds them in wave order; every thread of the workgroup must call.
+DEVICE void store_unit(float (&of_wave)[WAVES][PART_ROWS][TILE + 4], float (&totals)[PART_COLUMNS][ACCUMULATOR_ROWS],
                        const ExpertPairs<EXPERTS, PAIRS> &gathered, const Unit &unit, bf16 *result) {
 #pragma unroll
   for (int c = 0; c < PART_COLUMNS; ++c)
 #pragma unroll
-    for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
+    for (int r = 0; r < ACCUMULATOR_ROWS; ++r) {
       of_wave[wave_id()][accumulator_column(c)][accumulator_row(r)] = totals[c][r];
+      totals[c][r] = 0;
+    }
   barrier();
   int member = thread_id() / HALF, output = thread_id() % HALF;
   if (member >= unit.chunk.count) return;
@@ -149,26 +160,29 @@ DEVICE void moe_gate_up(Workgroup workgroup, Shared &shared, const uint8 *values
   int first = int(int64(units) * workgroup.x / WORKGROUPS), end = int(int64(units) * (workgroup.x + 1) / WORKGROUPS);
   if (first == end) return;
   Operands operands = {values, scales, weight, weight_scales, first_row};
-  Sources sources = idle_sources(operands);
+  auto exists = [](int round, int slot) {
+    return GROUPS == ROUNDS * ROUND_GROUPS || (round * SLOTS + slot) * WAVES + uniform_wave_id() < GROUPS;
+  };
+  Sources sources;
   Slot slots[SLOTS];
-  auto exists = [](int step) { return (step + 1) * WAVES <= GROUPS || step * WAVES + uniform_wave_id() < GROUPS; };
-  // The turn before the first unit only loads.
-  for (int index = first - 1; index < end; ++index) {
-    float totals[PART_COLUMNS][ACCUMULATOR_ROWS] = {};
+  float totals[PART_COLUMNS][ACCUMULATOR_ROWS] = {};
+  // The round before the first unit only loads.
+  for (int index = first - 1, round = ROUNDS - 1; index < end;) {
+    bool unit_ends = round == ROUNDS - 1;
+    int next_round = unit_ends ? 0 : round + 1;
+    if (!unit_ends) go_to_next_round(sources);
+    else if (index + 1 < end) sources = sources_of(operands, gathered, unit_at(gathered, index + 1));
+    else sources = idle_sources(operands);
 #pragma unroll
-    for (int round = 0; round < ROUNDS; ++round) {
-      bool unit_ends = round == ROUNDS - 1;
-      if (unit_ends)
-        sources = index + 1 < end ? sources_of(operands, gathered, unit_at(gathered, index + 1)) : idle_sources(operands);
-#pragma unroll
-      for (int slot = 0; slot < SLOTS; ++slot) {
-        if (index >= first && exists(round * SLOTS + slot)) multiply_slot(slots[slot], totals);
-        int next = unit_ends ? slot : (round + 1) * SLOTS + slot;
-        if (exists(next)) load(operands, sources, next, slots[slot]);
-        schedule_boundary();
-      }
+    for (int slot = 0; slot < SLOTS; ++slot) {
+      if (index >= first && exists(round, slot)) multiply_slot(slots[slot], totals);
+      if (exists(next_round, slot)) load(operands, sources, slot, slots[slot]);
+      schedule_boundary();
     }
+    round = next_round;
+    if (!unit_ends) continue;
     if (index >= first)
       store_unit(shared.of_wave[index % 2], totals, gathered, unit_at(gathered, index), result + first_pair * OUTPUTS);
+    ++index;
   }
 }

@@ -106,8 +106,8 @@ DEVICE void route_row(Shared &shared, const float *logits, const float *correcti
   }
 }
 
-DEVICE void router_topk(Workgroup workgroup, Shared &shared, const float *logits, const float *correction_bias, int *ids,
-                        float *weights, int scaling_bits) {
+DEVICE void router_topk(Workgroup workgroup, Shared &shared, const float *logits, const float *correction_bias,
+                        int *ids, float *weights, int scaling_bits) {
   int64 row = workgroup.x;
   route_row(shared, logits + row * EXPERTS, correction_bias, ids + row * (TOPK + SHARED_EXPERTS),
             weights + row * (TOPK + SHARED_EXPERTS), __builtin_bit_cast(float, scaling_bits));

@@ -106,9 +106,11 @@ def float_tile(target: Target, rows: int, outputs: int, columns: int) -> SkinnyT
     parts_choices = [parts for parts in (1, 2, 4, 8) if parts <= most_parts]
     outputs_choices = (4, 8, *range(TILE, MOST_BANDS * TILE + 1, TILE))
     chosen, parts = min(((each, parts) for each in outputs_choices for parts in parts_choices), key=cost)
-    # Registers of a step's weights, after those of the sums; on AMD as many rows are loaded ahead.
-    registers = 100 if chosen <= TILE and parts <= 2 else 192
-    ahead = (registers - 4 * parts * -(-chosen // TILE)) // (4 * -(-chosen // size) + 4 * parts)
+    # Registers for loads, after those of the sums: of a step's weights, and on AMD of as many steps' rows.
+    in_registers = target.wave_size == 64
+    registers = 100 if chosen <= TILE and parts <= 2 else 192 if in_registers else 150
+    of_step = 4 * -(-chosen // size) + (4 * parts if in_registers else 0)
+    ahead = (registers - 4 * parts * -(-chosen // TILE)) // of_step
     return _tile(target, chosen, parts, max(1, ahead), 12, 2 * columns)
 
 

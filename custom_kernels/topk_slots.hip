@@ -47,15 +47,22 @@ DEVICE int slot_of(const Row &row, int position) {
 
 DEVICE float4 minus_infinities() { return -__builtin_inff(); }
 
-// Marks the chosen positions from `first` to `end` in `words`, of which the first holds `first`, a multiple of 64;
-// `value_of` gives a position's value.
-template <typename AnyThreshold, typename ValueOf>
-DEVICE void mark_chosen(int first, int end, AnyThreshold threshold, uint32 *words, ValueOf value_of) {
+// The bits of a wave's consecutive positions from `start` on, a multiple of 64, where `chosen`.
+DEVICE void mark_wave(uint32 *words, int start, bool chosen) {
+  LaneMask mask = ballot(chosen);
+  if (lane_id() == 0) *(LaneMask *)(words + start / WORD) = mask;
+}
+
+DEVICE void mark(uint32 *words, int position) {
+  __scoped_atomic_fetch_or(&words[position / WORD], 1u << position % WORD, __ATOMIC_RELAXED, __MEMORY_SCOPE_WRKGRP);
+}
+
+// Marks the chosen of the row's positions from `first` to `end` in `words`, of which the first holds `first`.
+DEVICE void mark_chosen(const Row &row, int first, int end, KeyThreshold threshold, uint32 *words) {
 #pragma unroll 4
   for (int start = first + uniform_wave_id() * WAVE_SIZE; start < end; start += THREADS) {
     int position = start + lane_id();
-    LaneMask chosen = ballot(position < end && chooses(threshold, value_of(position), position));
-    if (lane_id() == 0) *(LaneMask *)(words + (start - first) / WORD) = chosen;
+    mark_wave(words, start - first, position < end && chooses(threshold, row.logits[position], position));
   }
 }
 
@@ -99,7 +106,7 @@ DEVICE float bound_of(const Row &row, Shared &shared) {
   LinearBins bins = bins_over(range_of_workgroup(own, shared.linear));
   if (!usable(bins)) return __builtin_inff();
   int expected = uint64(row.topk) * CHUNK / row.length, wanted = expected + expected / 4 + 24;
-  Bin bin = bin_of_rank(shared.chunk, CHUNK, bins, wanted < CHUNK ? wanted : CHUNK, shared.linear.histogram);
+  Bin bin = bin_of_rank<false>(shared.chunk, CHUNK, bins, wanted < CHUNK ? wanted : CHUNK, shared.linear.histogram);
   return lower_end(bins, bin.index);
 }
 
@@ -156,8 +163,22 @@ DEVICE int list_largest(const Row &row, Range &own, Shared &shared) {
   return listed;
 }
 
-// Marks the chosen of the list in `words`, which take the list's place.
-DEVICE void mark_listed(const Row &row, int listed, Threshold threshold, Shared &shared) {
+// Marks the topk largest of a row in `chunk`, in `chunk_words`.
+DEVICE void mark_in_chunk(const Row &row, const Cut &cut, Shared &shared) {
+  auto &linear = shared.linear;
+  Threshold threshold = threshold_of(
+      shared.chunk, row.length, cut, linear, [](int i) { return i; },
+      [&](int i, bool above) { mark_wave(shared.chunk_words, i - lane_id(), above); });
+  int i = thread_id();
+  if (i < cut.members && chooses(threshold, linear.candidate[i], linear.candidate_position[i]))
+    mark(shared.chunk_words, linear.candidate_position[i]);
+}
+
+// Marks the topk largest of a list in `words`, which take the list's place.
+DEVICE void mark_in_list(const Row &row, int listed, const Cut &cut, Shared &shared) {
+  Threshold threshold = threshold_of(
+      shared.list.value, listed, cut, shared.linear, [&](int i) { return shared.list.position[i]; },
+      [](int, bool) {});
   int chosen[LIST / THREADS];
 #pragma unroll
   for (int j = 0; j < LIST / THREADS; ++j) {
@@ -170,9 +191,7 @@ DEVICE void mark_listed(const Row &row, int listed, Threshold threshold, Shared 
   barrier();
 #pragma unroll
   for (int j = 0; j < LIST / THREADS; ++j)
-    if (chosen[j] >= 0)
-      __scoped_atomic_fetch_or(&shared.words[chosen[j] / WORD], 1u << chosen[j] % WORD, __ATOMIC_RELAXED,
-                               __MEMORY_SCOPE_WRKGRP);
+    if (chosen[j] >= 0) mark(shared.words, chosen[j]);
 }
 
 // Marks the topk largest of the row's logits; false where their values do not allow it. A row up to a chunk is in
@@ -181,14 +200,10 @@ DEVICE bool mark_largest(const Row &row, Range own, Shared &shared) {
   bool in_chunk = row.length <= CHUNK;
   int count = in_chunk ? row.length : list_largest(row, own, shared);
   if (count == 0) return false;
-  Range range = range_of_workgroup(own, shared.linear);
-  Threshold threshold;
-  auto position_of = [&](int i) { return in_chunk ? i : shared.list.position[i]; };
-  if (!linear_select(shared.chunk, count, range, row.topk, shared.linear, threshold, position_of)) return false;
-  if (in_chunk)
-    mark_chosen(0, row.length, threshold, shared.chunk_words, [&](int position) { return shared.chunk[position]; });
-  else
-    mark_listed(row, count, threshold, shared);
+  Cut cut;  // the list's values lie where the chunk does
+  if (!find_cut(shared.chunk, count, range_of_workgroup(own, shared.linear), row.topk, shared.linear, cut)) return false;
+  if (in_chunk) mark_in_chunk(row, cut, shared);
+  else mark_in_list(row, count, cut, shared);
   return true;
 }
 
@@ -203,7 +218,7 @@ DEVICE void select_largest(const Row &row, Range own, Shared &shared) {
   for (int first = 0; first < row.length; first += MOST) {
     int end = row.length - first < MOST ? row.length : first + MOST;
     barrier();  // the words, or the list in their place, may still be read
-    if (!marked) mark_chosen(first, end, threshold, words, [&](int position) { return row.logits[position]; });
+    if (!marked) mark_chosen(row, first, end, threshold, words);
     rank = store_marked(row, words, first, end, rank, shared);
   }
 }

@@ -23,7 +23,7 @@ extern "C" __attribute__((global, amdgpu_flat_work_group_size({threads}, {thread
 
 
 def kernel(vector=None, scalar=None, memory=0) -> Kernel:
-    resources = KernelResources(vector, 0, scalar, memory, 0, 0)
+    resources = KernelResources(vector, 0, scalar, memory, 0, 0, 0)
     return Kernel("kernel", "arch", (), 1024, 64, resources, count_ptx_instructions(""))
 
 
