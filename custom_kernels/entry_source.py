@@ -57,10 +57,7 @@ def _parameters(composition: Composition) -> Iterator[str]:
 
 
 def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
-    if composition.resident:
-        constants = (f"int({c}u)" if c >= 2**31 else str(c) for launch in composition.launches for c in launch.constants)
-    else:
-        constants = (f"c{i}" for i in range(len(composition.constants)))
+    constants = _constants(composition)
     if len(composition.parts) == 1:
         workgroup = "Workgroup{workgroup_x(), workgroup_y(), workgroup_z()}"
         yield f"  {_call(composition.parts[0], next(names), workgroup, constants)}"
@@ -76,6 +73,13 @@ def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
             yield "    barrier();"
             yield from _calls(phase, names, constants)
             yield "  }"
+
+
+def _constants(composition: Composition) -> Iterator[str]:
+    """How the bodies are given their constants: as arguments of the entry, or written out in a resident one."""
+    if not composition.resident:
+        return (f"c{i}" for i in range(len(composition.constants)))
+    return (f"int({constant}u)" for launch in composition.launches for constant in launch.constants)
 
 
 def _calls(phase: Iterable[Part], names: Iterator[str], constants: Iterator[str]) -> Iterator[str]:

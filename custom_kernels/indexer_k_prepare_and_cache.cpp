@@ -2,9 +2,9 @@
 // stored in its page. PRESHUFFLED and POWER_OF_TWO choose the page layout and the scale format.
 #include "cpu_indexer.h"
 
-extern "C" void indexer_k_prepare_and_cache(BUFFER(k), BUFFER(weight), BUFFER(bias), BUFFER(rope_table), BUFFER(positions),
-                                            BUFFER(cache), BUFFER(slot_mapping), int64 epsilon_bits, int64 row, int64,
-                                            int64) {
+extern "C" void indexer_k_prepare_and_cache(BUFFER(k), BUFFER(weight), BUFFER(bias), BUFFER(rope_table),
+                                            BUFFER(positions), BUFFER(cache), BUFFER(slot_mapping),
+                                            int64 epsilon_bits, int64 row, int64, int64) {
   float values[INDEXER_HEAD_DIM], mean = 0, variance = 0;
   for (int i = 0; i < INDEXER_HEAD_DIM; ++i) {
     values[i] = decode_bf16(POINTER(const uint16, k)[row * INDEXER_HEAD_DIM + i]);

@@ -94,8 +94,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
 
 OP = define_op(
-    "moe_gate_up(Tensor values, Tensor scales, Tensor expert_ids, Tensor weight, Tensor weight_scales) "
-    "-> Tensor",
+    "moe_gate_up(Tensor values, Tensor scales, Tensor expert_ids, Tensor weight, Tensor weight_scales) -> Tensor",
     reference,
     _fake,
     launch=_launch,

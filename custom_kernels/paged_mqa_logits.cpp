@@ -3,7 +3,8 @@
 #include "cpu.h"
 
 extern "C" void paged_mqa_logits(BUFFER(query), BUFFER(weights), BUFFER(cache), BUFFER(block_table), BUFFER(lengths),
-                                 BUFFER(logits), int64 width, int64 heads, int64 topk, int64 page_index, int64 row, int64) {
+                                 BUFFER(logits), int64 width, int64 heads, int64 topk, int64 page_index, int64 row,
+                                 int64) {
   int64 first = page_index * PAGE_TOKENS, length = POINTER(const int, lengths)[row];
   if (first >= length || length <= topk) return;
   int64 page = POINTER(const int, block_table)[row * width + page_index];

@@ -15,8 +15,8 @@ extern "C" void q_absorb_rope_cat(BUFFER(q), BUFFER(weight), BUFFER(weight_scale
       const uint16 *given = POINTER(const uint16, q) + (row * heads + head) * HEAD_DIM + NOPE;
       float turned[ROPE_DIM];
       for (int i = 0; i < ROPE_DIM; ++i) turned[i] = decode_bf16(given[i]);
-      rotate<ROPE_DIM, !ROPE_HALVES>(turned,
-                                     POINTER(const float, rope_table) + POINTER(const int64, positions)[row] * ROPE_DIM);
+      int64 position = POINTER(const int64, positions)[row];
+      rotate<ROPE_DIM, !ROPE_HALVES>(turned, POINTER(const float, rope_table) + position * ROPE_DIM);
       round_to_bf16(turned, ROPE_DIM);
       for (int i = 0; i < ROPE_DIM; ++i)
         POINTER(uint8, result)[(row * heads + head) * WIDTH + LATENT + i] = encode_fp8(turned[i]);

@@ -8,6 +8,7 @@
 #include "half_matrix.h"
 #include "layouts.h"
 #include "rope.h"
+#include "shares.h"
 
 constexpr int THREADS = 256;
 constexpr int COLUMNS = 64;
@@ -63,7 +64,7 @@ DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const 
   Accumulator sums[WORD_TILES];
 #pragma unroll
   for (int s = 0; s < STEPS_PER_SLICE; ++s) {
-    if (slice * STEPS_PER_SLICE + s >= STEPS) break;
+    if (past_some_end(SLICES, STEPS_PER_SLICE, STEPS, s) && slice * STEPS_PER_SLICE + s >= STEPS) break;
     HalfFragment keys[WORD_TILES];
     bf16_from_words(words[s], keys);
 #pragma unroll

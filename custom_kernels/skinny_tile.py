@@ -108,7 +108,8 @@ def float_tile(target: Target, rows: int, outputs: int, columns: int) -> SkinnyT
     chosen, parts = min(((each, parts) for each in outputs_choices for parts in parts_choices), key=cost)
     # Registers for loads, after those of the sums: of a step's weights, and on AMD of as many steps' rows.
     in_registers = target.wave_size == 64
-    registers = 100 if chosen <= TILE and parts <= 2 else 192 if in_registers else 150
+    large, small = (192, 100) if in_registers else (150, 84)
+    registers = small if chosen <= TILE and parts <= 2 else large
     of_step = 4 * -(-chosen // size) + (4 * parts if in_registers else 0)
     ahead = (registers - 4 * parts * -(-chosen // TILE)) // of_step
     return _tile(target, chosen, parts, max(1, ahead), 12, 2 * columns)

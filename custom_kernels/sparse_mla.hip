@@ -3,23 +3,27 @@
 // Slots are taken in tiles of 64; split s has every SPLITS-th tile. A tile's cache rows are gathered into workgroup
 // memory while the tile before is computed, then read twice: as keys (FP8 products with the query) and as values
 // (float16 products with the softmax weights), both on the matrix unit with the heads as its columns. The softmax is
-// kept online. WIDTH (latent and rope columns, one byte each) and VALUE_DIM (latent columns) are multiples of 64.
+// kept online. WIDTH (latent and rope columns, one byte each) and VALUE_DIM (latent columns) are multiples of 64; TOPK
+// is the number of selected slots of a row.
 #include "float_math.h"
 #include "fp8.h"
 #include "half_matrix.h"
 #include "layouts.h"
 #include "matrix.h"
 #include "reduce.h"
+#include "shares.h"
 
 constexpr int THREADS = 256;
 constexpr int WAVES = THREADS / WAVE_SIZE;
 constexpr int SLOTS = 64;
 constexpr int LOAD = 16;
+constexpr int ROUNDS = divide_up(divide_up(TOPK, SLOTS), SPLITS);
 constexpr int THREADS_PER_SLOT = THREADS / SLOTS;
 constexpr int FRAGMENTS = WIDTH / FRAGMENT_COLUMNS;
 constexpr int LOADS_PER_SLOT = WIDTH / LOAD;
 constexpr int LOADS_PER_THREAD = LOADS_PER_SLOT / THREADS_PER_SLOT;
-static_assert(THREADS_PER_SLOT == 4 && WIDTH % FRAGMENT_COLUMNS == 0 && VALUE_DIM % FRAGMENT_COLUMNS == 0 && HEADS <= TILE);
+static_assert(WIDTH % FRAGMENT_COLUMNS == 0 && VALUE_DIM % FRAGMENT_COLUMNS == 0);
+static_assert(THREADS_PER_SLOT == 4 && HEADS <= TILE);
 
 // Heads are padded to whole parts of a fragment: 8 or 16 columns of the products.
 constexpr int HEAD_PARTS = divide_up(HEADS, PART_ROWS);
@@ -63,13 +67,28 @@ DEVICE int place_of_weight(int slot) { return slot / TILE * TILE + slot % 4 * 4 
 
 struct Selection {
   const int *slots;
-  int count, split;
+  int split;
 };
 
-// This thread's slot of the tile that the split takes in `round`, or -1.
-DEVICE int slot_of(const Selection &selection, int round) {
-  int index = (round * SPLITS + selection.split) * SLOTS + thread_id() / THREADS_PER_SLOT;
-  return index < selection.count ? selection.slots[index] : -1;
+// Slot `place` of the tile that the split takes in `round`, or -1. No branch: several loads can be under way at once.
+DEVICE int slot_of(const Selection &selection, int round, int place) {
+  int index = (round * SPLITS + selection.split) * SLOTS + place;
+  int slot = selection.slots[index < TOPK ? index : TOPK - 1];
+  return index < TOPK ? slot : -1;
+}
+
+// Rounds of the split up to its last slot.
+DEVICE int used_rounds(Shared &shared, const Selection &selection) {
+  int slots[divide_up(ROUNDS * SLOTS, THREADS)], used = 0;
+#pragma unroll
+  for (int i = 0; i < divide_up(ROUNDS * SLOTS, THREADS); ++i) {
+    int index = thread_id() + i * THREADS;
+    slots[i] = slot_of(selection, index / SLOTS, index % SLOTS);
+  }
+#pragma unroll
+  for (int i = 0; i < divide_up(ROUNDS * SLOTS, THREADS); ++i)
+    used = slots[i] >= 0 ? (thread_id() + i * THREADS) / SLOTS + 1 : used;
+  return reduce_workgroup<Maximum, THREADS>(used, shared.of_wave);
 }
 
 struct SlotPart {
@@ -78,13 +97,12 @@ struct SlotPart {
 
 // This thread's part of the row of `slot`; zeros where that is -1.
 DEVICE SlotPart load_part(const uint8 *cache, int slot) {
-  SlotPart part;
+  SlotPart part = {};
   const uint8 *source = cache + slot_offset(slot, WIDTH) + thread_id() % THREADS_PER_SLOT * LOAD;
+  if (slot >= 0)
 #pragma unroll
-  for (int i = 0; i < LOADS_PER_THREAD; ++i) {
-    part.loads[i] = 0;
-    if (slot >= 0) part.loads[i] = *(const uint32x4 *)(source + i * THREADS_PER_SLOT * LOAD);
-  }
+    for (int i = 0; i < LOADS_PER_THREAD; ++i)
+      part.loads[i] = *(const uint32x4 *)(source + i * THREADS_PER_SLOT * LOAD);
   return part;
 }
 
@@ -98,16 +116,16 @@ DEVICE void store_part(Shared &shared, const SlotPart &part, int slot) {
 
 using QueryParts = uint32x4[FRAGMENTS_PER_SLICE][HEAD_PARTS];
 
-// The columns of this wave's slice; heads past the last repeat it.
+// The columns of this wave's slice; heads and fragments past the last repeat it.
 DEVICE void load_query(const uint8 *query, int heads, int slice, QueryParts &parts) {
 #pragma unroll
   for (int f = 0; f < FRAGMENTS_PER_SLICE; ++f)
 #pragma unroll
     for (int part = 0; part < HEAD_PARTS; ++part) {
       int head = fragment_row(part), fragment = slice * FRAGMENTS_PER_SLICE + f;
-      const uint8 *source = query + (head < heads ? head : heads - 1) * WIDTH;
-      if (fragment < FRAGMENTS)
-        parts[f][part] = *(const uint32x4 *)(source + fragment * FRAGMENT_COLUMNS + fragment_tile() * LOAD);
+      const uint8 *source = query + (head < heads ? head : heads - 1) * WIDTH + fragment_tile() * LOAD;
+      parts[f][part] =
+          *(const uint32x4 *)(source + (fragment < FRAGMENTS ? fragment : FRAGMENTS - 1) * FRAGMENT_COLUMNS);
     }
 }
 
@@ -117,7 +135,7 @@ DEVICE void multiply_keys(Shared &shared, const QueryParts &query, int slot_tile
 #pragma unroll
   for (int f = 0; f < FRAGMENTS_PER_SLICE; ++f) {
     int fragment = slice * FRAGMENTS_PER_SLICE + f;
-    if (fragment >= FRAGMENTS) break;
+    if (past_some_end(SLICES, FRAGMENTS_PER_SLICE, FRAGMENTS, f) && fragment >= FRAGMENTS) break;
     Fragment keys;
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part) {
@@ -194,7 +212,7 @@ DEVICE void multiply_values(const Shared &shared, ValueSums &sums) {
 #pragma unroll
     for (int s = 0; s < STRIPS_PER_WAVE; ++s) {
       int strip = uniform_wave_id() * STRIPS_PER_WAVE + s;
-      if (strip >= STRIPS) break;
+      if (past_some_end(WAVES, STRIPS_PER_WAVE, STRIPS, s) && strip >= STRIPS) break;
       uint32 words[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -218,7 +236,7 @@ DEVICE void store_values(const ValueSums &sums, int heads, uint16 *values) {
 #pragma unroll
   for (int s = 0; s < STRIPS_PER_WAVE; ++s) {
     int strip = uniform_wave_id() * STRIPS_PER_WAVE + s;
-    if (strip >= STRIPS) break;
+    if (past_some_end(WAVES, STRIPS_PER_WAVE, STRIPS, s) && strip >= STRIPS) break;
 #pragma unroll
     for (int c = 0; c < HEADS_PER_LANE; ++c) {
       int head = accumulator_column(c);
@@ -241,14 +259,12 @@ DEVICE void store_values(const ValueSums &sums, int heads, uint16 *values) {
 // `values` and `log_sums` start at the first head's split.
 DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const Selection &selection, uint16 *values,
                    float *log_sums, int heads, float scale) {
-  int slot = slot_of(selection, 0);
+  int place = thread_id() / THREADS_PER_SLOT, slot = slot_of(selection, 0, place);
   SlotPart part = load_part(cache, slot);
   int wave = uniform_wave_id(), slot_tile = wave % SLOT_TILES, slice = wave / SLOT_TILES;
   QueryParts queries;
   load_query(query, heads, slice, queries);
-  int rounds = divide_up(divide_up(selection.count, SLOTS), SPLITS), used = 0;
-  for (int round = 0; round < rounds; ++round) used = slot_of(selection, round) >= 0 ? round + 1 : used;
-  used = reduce_workgroup<Maximum, THREADS>(used, shared.of_wave);
+  int used = used_rounds(shared, selection);
 
   Softmax softmax = {-__builtin_inff(), 0};
   ValueSums sums;
@@ -256,7 +272,7 @@ DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const
     barrier();  // the last tile's readers are done
     store_part(shared, part, slot);
     barrier();
-    slot = slot_of(selection, round + 1);
+    slot = slot_of(selection, round + 1, place);
     part = load_part(cache, slot);
     multiply_keys(shared, queries, slot_tile, slice);
     barrier();
@@ -281,10 +297,10 @@ DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const
 }
 
 DEVICE void sparse_mla(Workgroup workgroup, Shared &shared, const uint8 *query, const uint8 *cache, const int *slots,
-                       uint16 *values, float *log_sums, int heads, int topk, int scale) {
+                       uint16 *values, float *log_sums, int heads, int scale) {
   int row = workgroup.z, split = workgroup.y, first = workgroup.x * HEADS;
   int64 head = int64(row) * heads + first, index = head * SPLITS + split;
-  attend(shared, query + head * WIDTH, cache, {slots + row_major_offset(row, 0, topk), topk, split},
+  attend(shared, query + head * WIDTH, cache, {slots + row_major_offset(row, 0, TOPK), split},
          values + index * VALUE_DIM, log_sums + index, heads - first < HEADS ? heads - first : HEADS,
          __builtin_bit_cast(float, scale));
 }

@@ -75,13 +75,18 @@ def _launch(target: Target, call: Call) -> Launch | None:
     value_dim, topk, splits = call["value_dim"], call["slots"].shape[1], call["splits"]
     if FORMAT_OF_DTYPE[call["query"].dtype] != target.element_format:
         return None
-    operands, constants = ("query", "cache", "slots"), (heads, topk, float_bits(call["scale"]))
+    operands, scale = ("query", "cache", "slots"), float_bits(call["scale"])
     widths = (("WIDTH", width), ("VALUE_DIM", value_dim), ("SPLITS", splits))
     groups = -(-heads // HEADS)
     if not target.has_hip_kernels:
         step = min(splits, CPU_WORKGROUPS_PER_ROW)
         return Launch(
-            "sparse_mla.cpp", "sparse_mla", operands, (*constants, step), (groups, step, rows), defines=widths
+            source="sparse_mla.cpp",
+            symbol="sparse_mla",
+            operands=operands,
+            constants=(heads, topk, scale, step),
+            workgroups=(groups, step, rows),
+            defines=widths,
         )
     if width % COLUMN_MULTIPLE or value_dim % COLUMN_MULTIPLE:
         return None
@@ -89,10 +94,12 @@ def _launch(target: Target, call: Call) -> Launch | None:
         source="sparse_mla.hip",
         symbol="sparse_mla",
         operands=operands,
-        constants=constants,
+        constants=(heads, scale),
         workgroups=(groups, splits, rows),
         workgroup_size=(THREADS, 1, 1),
-        defines=(("HEADS", min(heads, HEADS)), *widths),
+        defines=(("HEADS", min(heads, HEADS)), ("TOPK", topk), *widths),
+        # One gathers while the other computes. More heads need more registers than that leaves on sm_90.
+        workgroups_per_unit=2 if heads <= HEADS // 2 else 0,
     )
 
 

@@ -14,7 +14,7 @@ constexpr int CHUNK = 8192;
 constexpr int LIST = 4096;
 constexpr int WORD = 32;
 constexpr int WORDS = 8192;
-constexpr int BATCH = 8;  // loads of 16 bytes that a thread has in flight
+constexpr int BATCH = CHUNK / (THREADS * 4);  // loads of 16 bytes that a thread has in flight
 
 struct Listed {
   float value[LIST];
@@ -67,7 +67,7 @@ DEVICE void mark_chosen(const Row &row, int first, int end, KeyThreshold thresho
 }
 
 // Stores the slots of the positions marked in `words` for the positions from `first` to `end`, from rank `rank` on;
-// returns the rank after the last. Of more than BINS ranks, those left over wait for no other.
+// returns the rank after the last. What `ordered` has no room for is stored directly.
 DEVICE int store_marked(const Row &row, const uint32 *words, int first, int end, int rank, Shared &shared) {
   int *ordered = shared.linear.histogram.count;
   int count = divide_up(end - first, WORD), own = divide_up(count, THREADS), from = thread_id() * own;
@@ -160,6 +160,8 @@ DEVICE int list_largest(const Row &row, Range &own, Shared &shared) {
     shared.list.value[i] = value;
     extend(own, value);
   }
+  int after = listed + thread_id();
+  if (thread_id() < WAVE_SIZE && after < LIST) shared.list.value[after] = -__builtin_inff();
   return listed;
 }
 
@@ -201,7 +203,8 @@ DEVICE bool mark_largest(const Row &row, Range own, Shared &shared) {
   int count = in_chunk ? row.length : list_largest(row, own, shared);
   if (count == 0) return false;
   Cut cut;  // the list's values lie where the chunk does
-  if (!find_cut(shared.chunk, count, range_of_workgroup(own, shared.linear), row.topk, shared.linear, cut)) return false;
+  Range range = range_of_workgroup(own, shared.linear);
+  if (!find_cut(shared.chunk, count, range, row.topk, shared.linear, cut)) return false;
   if (in_chunk) mark_in_chunk(row, cut, shared);
   else mark_in_list(row, count, cut, shared);
   return true;
@@ -223,7 +226,7 @@ DEVICE void select_largest(const Row &row, Range own, Shared &shared) {
   }
 }
 
-// The first chunk of the row into `chunk`, and the range of this thread's part of the first `length`.
+// The first chunk of the row into `chunk`, minus infinity past its length, and the range of this thread's part.
 DEVICE Range load_chunk(Row &row, const int *length, int width, Shared &shared) {
   float4 values[BATCH];
 #pragma unroll
@@ -237,11 +240,18 @@ DEVICE Range load_chunk(Row &row, const int *length, int width, Shared &shared) 
   Range own;
 #pragma unroll
   for (int i = 0; i < BATCH; ++i) {
-    int position = (i * THREADS + thread_id()) * 4;
-    *(float4 *)&shared.chunk[position] = values[i];
+    int position = (i * THREADS + thread_id()) * 4, inside = row.length - position;
+    if (inside < 4) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      if (position + j < row.length) extend(own, values[i][j]);
+      for (int j = 0; j < 4; ++j) {
+        if (j < inside) extend(own, values[i][j]);
+        else values[i][j] = -__builtin_inff();
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) extend(own, values[i][j]);
+    }
+    *(float4 *)&shared.chunk[position] = values[i];
   }
   return own;
 }

@@ -81,19 +81,22 @@ struct PartVectors {
 };
 
 DEVICE int split_lane() { return thread_id() % SPLIT_LANES; }
+// Vectors past the last row's repeat those of the last row.
 DEVICE int vector_index(int i) { return (thread_id() + i * THREADS) / SPLIT_LANES; }
+DEVICE int row_of_vector(int i) { return vector_index(i) / VECTORS < ROWS ? vector_index(i) / VECTORS : ROWS - 1; }
+// Whether this lane's split `j` exists; known when compiled but for the last.
+DEVICE bool has_split(int j) { return (j + 1) * SPLIT_LANES <= SPLITS || split_lane() + j * SPLIT_LANES < SPLITS; }
 
 DEVICE PartVectors load_parts(const uint16 *parts, const Rows &rows) {
   PartVectors vectors;
 #pragma unroll
   for (int i = 0; i < VECTORS_PER_THREAD; ++i) {
-    int row = vector_index(i) / VECTORS, vector = vector_index(i) % VECTORS;
-    const uint16 *source = parts + head_of_row(rows, row) * (SPLITS * LATENT) + vector * VECTOR;
+    int64 head = head_of_row(rows, row_of_vector(i));
+    const uint16 *source = parts + (head * SPLITS + split_lane()) * LATENT + vector_index(i) % VECTORS * VECTOR;
 #pragma unroll
     for (int j = 0; j < SPLITS_PER_LANE; ++j) {
-      int split = split_lane() + j * SPLIT_LANES;
       vectors.loads[i][j] = 0;
-      if (split < SPLITS && row < ROWS) vectors.loads[i][j] = *(const uint32x4 *)(source + split * LATENT);
+      if (has_split(j)) vectors.loads[i][j] = *(const uint32x4 *)(source + j * (SPLIT_LANES * LATENT));
     }
   }
   return vectors;
@@ -131,12 +134,10 @@ DEVICE void compute_shares(Shared &shared, const float *log_sums, const Rows &ro
 DEVICE void combine(Shared &shared, const PartVectors &vectors) {
 #pragma unroll
   for (int i = 0; i < VECTORS_PER_THREAD; ++i) {
-    int row = vector_index(i) / VECTORS, vector = vector_index(i) % VECTORS;
     float sums[VECTOR] = {};
 #pragma unroll
     for (int j = 0; j < SPLITS_PER_LANE; ++j) {
-      int split = split_lane() + j * SPLIT_LANES;
-      float share = split < SPLITS && row < ROWS ? shared.shares[row][split] : 0;
+      float share = has_split(j) ? shared.shares[row_of_vector(i)][split_lane() + j * SPLIT_LANES] : 0;
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
         float2 two = from_float16x2(vectors.loads[i][j][pair]);
@@ -146,9 +147,11 @@ DEVICE void combine(Shared &shared, const PartVectors &vectors) {
     }
 #pragma unroll
     for (int column = 0; column < VECTOR; ++column) sums[column] = reduce_lanes<Sum, SPLIT_LANES>(sums[column]);
+    int row = vector_index(i) / VECTORS;
     if (split_lane() == 0 && row < ROWS)
-      shared.attended.vectors[row][vector] = {to_float16x2(sums[0], sums[1]), to_float16x2(sums[2], sums[3]),
-                                              to_float16x2(sums[4], sums[5]), to_float16x2(sums[6], sums[7])};
+      shared.attended.vectors[row][vector_index(i) % VECTORS] = {
+          to_float16x2(sums[0], sums[1]), to_float16x2(sums[2], sums[3]), to_float16x2(sums[4], sums[5]),
+          to_float16x2(sums[6], sums[7])};
   }
 }
 

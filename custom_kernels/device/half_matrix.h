@@ -56,8 +56,8 @@ DEVICE uint32x2 to_float16x4(uint32 packed) {
           __builtin_bit_cast(uint32, __builtin_amdgcn_cvt_pkrtz(values[2], values[3]))};
 }
 
-// sums[i][j] += sum over the 16 columns of a[i] * b[j], for the 16 rows i of `a` and the PART_ROWS rows j of a part `b`;
-// `sums` are that part's PART_COLUMNS columns.
+// sums[i][j] += sum over the 16 columns of a[i] * b[j], for the 16 rows i of `a` and the PART_ROWS rows j of a part
+// `b`; `sums` are that part's PART_COLUMNS columns.
 DEVICE void multiply_part_bf16(const HalfFragment &a, uint32x2 b, float (*sums)[ACCUMULATOR_ROWS]) {
   float4 total = {sums[0][0], sums[0][1], sums[0][2], sums[0][3]};
   total = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(short4, a.part[0]),

@@ -71,7 +71,7 @@ DEVICE void multiply_heads(const QueryFragment (&heads)[HEAD_TILES], const Fragm
 #endif
 
 // Of the 16 tokens of a tile, the one whose score `sum_of_own_token` gives this lane; several lanes get the same one,
-// and the first of them stores it. `sums` holds this lane's share, of the rows and columns that an accumulator gives it.
+// and the first of them stores it. `sums` holds this lane's share, as an accumulator deals out rows and columns.
 #if defined(__AMDGCN__)
 DEVICE int own_token() { return accumulator_column(0); }
 

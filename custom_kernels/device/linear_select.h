@@ -131,7 +131,8 @@ DEVICE bool find_cut(const float *values, int count, Range range, int wanted, Li
 }
 
 // Finds which of the cut's members are chosen, equal ones by position. `visit(i, above)` is called, by all lanes of a
-// wave with consecutive i, for each of the `count` values, and tells which lie before the cut's bin.
+// wave with consecutive i, for each of the `count` values, and tells which lie before the cut's bin. After the values,
+// there must be minus infinities up to the next multiple of a wave's lanes.
 template <int THREADS, typename PositionOf, typename Visit>
 DEVICE Threshold threshold_of(const float *values, int count, Cut cut, LinearShared<THREADS> &shared,
                               PositionOf position_of, Visit visit) {
@@ -140,7 +141,7 @@ DEVICE Threshold threshold_of(const float *values, int count, Cut cut, LinearSha
 #pragma unroll 4
   for (int start = uniform_wave_id() * WAVE_SIZE; start < count; start += THREADS) {
     int i = start + lane_id();
-    float value = i < count ? values[i] : -__builtin_inff(), bin = bin_of(cut.bins, value);
+    float value = values[i], bin = bin_of(cut.bins, value);
     visit(i, bin < cut.bin || value > cut.bins.range.high);
     if (bin == cut.bin && in_range(cut.bins, value)) {
       int place = add_shared(shared.candidates, 1);

@@ -27,7 +27,8 @@ template <typename Operation, int LANES, typename T> DEVICE T reduce_lanes(T val
 template <int THREADS, typename T> using OfWaves = T[THREADS / WAVE_SIZE];
 
 // Every thread of the workgroup of `THREADS` threads gets the result: lanes by halves, then waves in order.
-template <typename Operation, int THREADS, typename T> DEVICE T reduce_workgroup(T value, OfWaves<THREADS, T> &of_wave) {
+template <typename Operation, int THREADS, typename T>
+DEVICE T reduce_workgroup(T value, OfWaves<THREADS, T> &of_wave) {
   constexpr int WAVES = THREADS / WAVE_SIZE;
   value = reduce_lanes<Operation, WAVE_SIZE>(value);
   barrier();  // an earlier reduction may still be read

@@ -8,16 +8,18 @@ laid out from names and lengths alone, and filled in any order, so no parameter 
     metadata       the names, end to end
     storage        the parameters, each at a multiple of 64 bytes
 
-The parameters of a layer lie together, and one more entry covers them all (see `spans`).
+Further entries may cover several parameters that lie together (see `spans`).
 """
 
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
-from predecode.export.weights.spans import layer_spans
+from predecode.export.weights.spans import Span
 from predecode.pipelines.errors import PredecodeError
 
 ALIGNMENT = 64
@@ -35,19 +37,21 @@ def _align(offset: int, alignment: int) -> int:
 class ArchiveWriter:
     """Creates ``path`` with room for every parameter in ``lengths``, then takes their contents.
 
-    ``lengths`` holds the bytes of at least one parameter by name. A context manager: the archive appears
+    ``lengths`` holds the bytes of at least one parameter by name; ``spans`` are parameters of entries that cover
+    several. A context manager: the archive appears
     under its name when the block ends well, and a failure leaves nothing. Bytes never written are zero.
     """
 
-    def __init__(self, path: Path, lengths: dict[str, int]):
+    def __init__(self, path: Path, lengths: dict[str, int], spans: Mapping[str, Span] = MappingProxyType({})):
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
         self._lengths = lengths
+        self._spans = spans
         self._offsets: dict[str, int] = {}
         self._descriptor = -1
 
     def __enter__(self) -> "ArchiveWriter":
-        head, self._offsets, size = _lay_out(self._lengths)
+        head, self._offsets, size = _lay_out(self._lengths, self._spans)
         self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             os.ftruncate(self._descriptor, size)
@@ -92,13 +96,12 @@ def storage_offsets(lengths: dict[str, int]) -> dict[str, int]:
     return offsets
 
 
-def _lay_out(lengths: dict[str, int]) -> tuple[bytes, dict[str, int], int]:
+def _lay_out(lengths: dict[str, int], spans: Mapping[str, Span]) -> tuple[bytes, dict[str, int], int]:
     """Header, table and names as bytes; the absolute offset of each parameter; the file's size."""
     begins = storage_offsets(lengths)
-    spans = layer_spans(begins, lengths).items()
     entries = [(name, begins[name], lengths[name]) for name in lengths]
-    layers = {span.entry: (begins[name] - span.offset, span.entry_length) for name, span in spans}
-    entries += [(entry, *place) for entry, place in layers.items()]
+    covering = {span.entry: (begins[name] - span.offset, span.entry_length) for name, span in spans.items()}
+    entries += [(entry, *place) for entry, place in covering.items()]
     names = [name.encode() for name, _, _ in entries]
     stride = _align(_ENTRY.size, _ENTRY_ALIGNMENT)
     table_begin = _align(_HEADER.size, _ENTRY_ALIGNMENT)

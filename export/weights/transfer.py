@@ -64,7 +64,8 @@ def write_parameters(
     outputs = {name: facts for part in parts for name, facts in part.outputs.items()}
     lengths = {name: _bytes(facts) for name, facts in outputs.items()}
     total, done = sum(lengths.values()), 0
-    with ArchiveWriter(Path(path), lengths) as archive:
+    spans = layer_spans(storage_offsets(lengths), lengths)
+    with ArchiveWriter(Path(path), lengths, spans) as archive:
         for part in parts:
             for piece in part.pieces(source):
                 archive.write(piece.name, piece.offset * piece.data.dtype.itemsize, piece.data)

@@ -8,6 +8,7 @@ from predecode.custom_kernels import toolchain
 from predecode.custom_kernels.formats import E4M3FN
 from predecode.custom_kernels.targets import GFX942, TARGETS
 from predecode.pipelines import compare
+from predecode.pipelines.artifact import Artifact
 from tests.export.conftest import FLIPPED_TILES, export_tiny, wrong_header
 
 
@@ -42,4 +43,17 @@ def test_few_rows_of_one_layer(target, tmp_path):
     """Row counts for which the compiler forms other matrix instructions."""
     folder = export_tiny(tmp_path / "artifact", target=target, layers=(1,), rows=(2,))
     report = compare(folder, "emulated", bundle=tmp_path / "bundle")
+    assert report.passed, report.first_mismatch
+
+
+@pytest.mark.parametrize(("target", "layers"), [("gfx942", (2, 3)), ("gfx950", (0,))])
+def test_fused_layers(target, layers, tmp_path):
+    """A dispatch per layer, of a resident grid: with a selection handed on, and a dense layer."""
+    folder = export_tiny(tmp_path / "artifact", target=target, layers=layers, rows=(4,), fuse="layer")
+    (entry,) = Artifact.open(folder).manifest.entry_points
+    assert [dispatch.kind for dispatch in entry.audit.dispatches] == ["kernel"] * len(layers)
+    assert {f"layers.{layer}" for layer in layers} <= {
+        binding.name for dispatch in entry.audit.dispatches for binding in dispatch.bindings
+    }
+    report = compare(folder, "emulated", bundle=tmp_path / "bundle", strict=True)
     assert report.passed, report.first_mismatch

@@ -249,7 +249,7 @@ BAD_INPUTS = [
     (nothing, "walk {}", "No such command 'walk'"),
     (nothing, "compare {} --golden {}/nothing", "nothing does not exist; give a golden file"),
     (nothing, "compare {} --golden {}/module.vmfb", "is no whole safetensors file"),
-    (edit(None, "golden"), "compare {}", "exported without a golden"),
+    (edit(None, "golden"), "compare {}", "exported without tolerances"),
     (edit({}, "golden", "tolerance"), "compare {}", "gives no tolerance for result 'logits'"),
     (nothing, "inspect {} --html {}/no/such/folder.html", "No such file or directory"),
     (nothing, "inspect {} --html {}", "Is a directory"),

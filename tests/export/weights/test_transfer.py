@@ -1,6 +1,7 @@
 """Archives and loaded models hold the same bytes, from any source."""
 
 import json
+import re
 
 import iree.runtime as rt
 import pytest
@@ -14,6 +15,7 @@ from predecode.export.weights import (
     SafetensorsCheckpoint,
     SeededWeights,
     load_into,
+    parameter_spans,
     write_parameters,
 )
 from predecode.pipelines.errors import PredecodeError
@@ -22,10 +24,11 @@ from tests.export.weights.checkpoints import TWO_LAYERS as CONFIG
 
 
 def read_archive(path):
-    """Name -> bytes, through IREE's own reader."""
+    """Name -> bytes of the single parameters, through IREE's own reader."""
     index = rt.ParameterIndex()
     index.load(str(path))
-    return {name: bytes(entry.file_view) for name, entry in index.items()}
+    whole_layer = re.compile(r"layers\.\d+")
+    return {name: bytes(entry.file_view) for name, entry in index.items() if not whole_layer.fullmatch(name)}
 
 
 def loaded(outputs, source, config, shard, element_format):
@@ -48,6 +51,20 @@ def test_archive_equals_loaded_model(tmp_path, shard, layers, element_format):
     source = SeededWeights(CONFIG, 3)
     outputs = write_parameters(tmp_path / "p.irpa", source, CONFIG, layers, shard, element_format, 64)
     assert read_archive(tmp_path / "p.irpa") == loaded(outputs, source, CONFIG, shard, element_format)
+
+
+def test_a_layers_entry_is_where_its_spans_say(tmp_path):
+    what = SeededWeights(CONFIG, 3), CONFIG, None, Shard(2, 1), E4M3FN, 64
+    write_parameters(tmp_path / "p.irpa", *what)
+    single, index = read_archive(tmp_path / "p.irpa"), rt.ParameterIndex()
+    index.load(str(tmp_path / "p.irpa"))
+    layers = dict(index.items())
+    spans = parameter_spans(*what)
+    assert spans.keys() == {name for name in single if name.startswith("layers.")}
+    for name, span in spans.items():
+        whole = bytes(layers[span.entry].file_view)
+        assert len(whole) == span.entry_length
+        assert whole[span.offset : span.offset + span.length] == single[name]
 
 
 @pytest.mark.parametrize("config", [CONFIG, DEEPSEEK], ids=lambda c: c.model_type)
