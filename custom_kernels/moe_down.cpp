@@ -1,23 +1,20 @@
 // Down projection of a row's experts and their weighted sum; a workgroup makes up to MOST_BANDS * 16 columns of one
-// row. MOST_BANDS and MOST_COLUMNS, the depth, are compile-time constants.
+// row. MOST_BANDS is a compile-time constant.
 #include "cpu_block_scaled.h"
 
-extern "C" void moe_down(BUFFER(activated), BUFFER(expert_ids), BUFFER(expert_weights), BUFFER(weight),
-                         BUFFER(weight_scales), BUFFER(result), int64, int64 routed, int64 bands, int64 depth,
+extern "C" void moe_down(BUFFER(values), BUFFER(scales), BUFFER(expert_ids), BUFFER(expert_weights), BUFFER(weight),
+                         BUFFER(weight_scales), BUFFER(result), int64 rows, int64 routed, int64 bands, int64 depth,
                          int64 part, int64 row, int64) {
   int64 first = part * MOST_BANDS, end = first + MOST_BANDS < bands ? first + MOST_BANDS : bands;
+  Activation x = {POINTER(const uint8, values), POINTER(const float, scales), rows * routed, depth};
   float output[MOST_BANDS][TILE], sums[1][TILE];
   for (int i = 0; i < MOST_BANDS; ++i)
     for (int n = 0; n < TILE; ++n) output[i][n] = 0;
   for (int64 pair = row * routed; pair < (row + 1) * routed; ++pair) {
-    uint8 codes[MOST_COLUMNS];
-    float values[MOST_COLUMNS], scales[MOST_COLUMNS / GROUP];
-    for (int64 i = 0; i < depth; ++i) values[i] = decode_bf16(POINTER(const uint16, activated)[pair * depth + i]);
-    quantize_row(values, codes, scales, 0, 1, depth);
-    int64 expert = POINTER(const int, expert_ids)[pair], only_row = 0;
+    int64 expert = POINTER(const int, expert_ids)[pair];
     float share = POINTER(const float, expert_weights)[pair];
     for (int64 band = first; band < end; ++band) {
-      multiply_band({codes, scales, 1, depth}, &only_row, 1,
+      multiply_band(x, &pair, 1,
                     weight_band(POINTER(const uint8, weight), POINTER(const float, weight_scales), expert,
                                 bands * TILE, depth, band),
                     sums);

@@ -10,7 +10,7 @@ from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.targets import Target
 
-PIECE_WORDS = 2**14
+PIECE_WORDS = 2**15
 """32-bit words that one workgroup reads, 64 KiB: small enough for an even end, large enough to be mostly reading."""
 THREADS = 256
 

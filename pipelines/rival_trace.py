@@ -82,7 +82,7 @@ TRACE = (
     TraceKernel("fill", 4.5, _GATE_UP),
     TraceKernel("expert GEMM 1", 17.8, _GATE_UP),
     TraceKernel("SiLU and product", 4.3, ("silu_mul_group_quant*", *_GATE_UP)),
-    TraceKernel("quantisation", 4.7, ("silu_mul_group_quant*", *_DOWN)),
+    TraceKernel("quantisation", 4.7, ("silu_mul_group_quant*", "group_quant*", *_DOWN)),
     TraceKernel("expert GEMM 2", 9.8, _DOWN),
     TraceKernel("all-reduce", 12.8, ()),
 )

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from predecode.custom_kernels.formats import ElementFormat
+from predecode.custom_kernels.group_quant import group_quant
 from predecode.custom_kernels.moe_down import moe_down
 from predecode.custom_kernels.moe_gate_up import moe_gate_up
 from predecode.custom_kernels.router_topk import router_topk
@@ -49,6 +50,7 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: ModelConfig, intermediate: int, element_format: ElementFormat):
         super().__init__()
+        self.element_format = element_format
         self.router = Router(config, element_format)
         experts = config.n_routed_experts + config.n_shared_experts
         self.experts = Experts(experts, config.hidden_size, intermediate, element_format)
@@ -57,4 +59,4 @@ class MixtureOfExperts(nn.Module):
         """``x`` [T, hidden] and ``normed``, its unquantised twin -> [T, hidden]."""
         ids, weights = self.router(normed)
         activated = moe_gate_up(x, ids, self.experts.gate_up.weight)
-        return moe_down(activated, ids, weights, self.experts.down.weight)
+        return moe_down(group_quant(activated, self.element_format), ids, weights, self.experts.down.weight)

@@ -6,14 +6,13 @@ import torch
 
 from predecode.custom_kernels import moe_down as down
 from predecode.custom_kernels import moe_gate_up as gate_up
-from predecode.custom_kernels.formats import ELEMENT_FORMATS, FORMAT_OF_DTYPE
+from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, ROW_MAJOR, TILED_16X16, LayoutError
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 from tests.custom_kernels.cases import moe_down as down_cases
 from tests.custom_kernels.cases import moe_gate_up as gate_up_cases
 from tests.custom_kernels.cases.case import mismatch
-from tests.custom_kernels.reference_formats import block_scaled_product, decode
-from tests.custom_kernels.reference_quantize import quantize_rows
+from tests.custom_kernels.reference_formats import block_scaled_product
 
 
 def _rounded(total: np.ndarray, weight: torch.Tensor) -> torch.Tensor:
@@ -32,8 +31,7 @@ def brute_gate_up(values, scales, expert_ids, weight, weight_scales, rounds_prod
         return _rounded(gate / (1 + np.exp(-gate)) * up, weight)
 
 
-def brute_down(activated, expert_ids, expert_weights, weight, weight_scales) -> torch.Tensor:
-    values, scales = quantize_rows(activated.float().numpy(), FORMAT_OF_DTYPE[weight.dtype])
+def brute_down(values, scales, expert_ids, expert_weights, weight, weight_scales) -> torch.Tensor:
     total = np.zeros((len(expert_ids), weight.shape[1] * 16))
     for t, experts in enumerate(expert_ids.tolist()):
         for j, e in enumerate(experts):
@@ -68,12 +66,13 @@ def case_of(name: str, label: str = "last scale block partly full"):
 def test_wrong_experts_and_weights_are_noticed(name):
     _, op, brute = OPS[name]
     case = case_of(name)
-    *first, expert_ids = case.arguments[: 3 if name == "moe_gate_up" else 2]
-    *between, weight, weight_scales = case.arguments[len(first) + 1 :]
+    *first, expert_ids = case.arguments[:3]
+    *between, weight, weight_scales = case.arguments[3:]
     expected = brute(*case.arguments)
     wrong = {
         "pairs in another order": (*first, expert_ids.flip(1), *between, weight, weight_scales),
         "values of another row": (first[0].flip(0), *first[1:], expert_ids, *between, weight, weight_scales),
+        "scales of another row": (first[0], first[1].flip(1), expert_ids, *between, weight, weight_scales),
         "weight scales of another expert": (*first, expert_ids, *between, weight, weight_scales.roll(1, 0)),
         "tiles transposed": (*first, expert_ids, *between, weight.transpose(3, 4).contiguous(), weight_scales),
     }
@@ -92,12 +91,11 @@ def test_another_gate_is_noticed():
     assert not torch.equal(unrounded, expected), "products not rounded"
 
 
-def test_unquantised_activations_are_noticed():
+def test_other_shares_of_the_experts_are_noticed():
     case = case_of("moe_down")
-    activated, expert_ids, expert_weights, weight, weight_scales = case.arguments
-    decoded = torch.from_numpy(decode(weight)).float()
-    exact = down.reference(activated.float(), expert_ids, expert_weights, decoded, weight_scales)
-    assert mismatch(exact.bfloat16(), brute_down(*case.arguments), case.compare[0])
+    *first, expert_weights, weight, weight_scales = case.arguments
+    exchanged = down.reference(*first, expert_weights.flip(1), weight, weight_scales)
+    assert mismatch(exchanged, brute_down(*case.arguments), case.compare[0])
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
@@ -122,12 +120,13 @@ def test_wrappers_refuse_other_layouts_and_shapes():
         gate_up.moe_gate_up(x, ids[:2], w)
     with pytest.raises(ValueError, match="1 bands of 16 rows; expected an even number"):
         gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight[:, :1], weight_scales, TILED_16X16))
-    activated, ids, expert_weights, weight, weight_scales = case_of("moe_down", "all rows alike").arguments
+    values, scales, ids, expert_weights, weight, weight_scales = case_of("moe_down", "all rows alike").arguments
+    u = QuantizedActivation(values, scales, GROUP_MAJOR_SCALES)
     w = BlockScaledWeight(weight, weight_scales, TILED_16X16)
-    assert down.moe_down(activated, ids, expert_weights, w).shape == (3, 32)
+    assert down.moe_down(u, ids, expert_weights, w).shape == (3, 32)
     with pytest.raises(TypeError, match="like the expert ids"):
-        down.moe_down(activated, ids, torch.ones(3, 1), w)
-    with pytest.raises(ValueError, match=r"expected torch.bfloat16 \[6, 128\]"):
-        down.moe_down(activated[:3], ids, expert_weights, w)
-    with pytest.raises(ValueError, match=r"expected torch.bfloat16 \[6, 128\]"):
-        down.moe_down(activated.float(), ids, expert_weights, w)
+        down.moe_down(u, ids, torch.ones(3, 1), w)
+    with pytest.raises(ValueError, match=r"\[6, 128\] and"):
+        down.moe_down(QuantizedActivation(values[:3], scales[:, :3], GROUP_MAJOR_SCALES), ids, expert_weights, w)
+    with pytest.raises(LayoutError, match="group-major"):
+        down.moe_down(QuantizedActivation(values, scales, ROW_MAJOR), ids, expert_weights, w)

@@ -10,7 +10,6 @@ from predecode.custom_kernels.op import OPS
 from predecode.custom_kernels.targets import CPU, GFX942
 from predecode.export.tensors import to_numpy
 from predecode.pipelines import emulation
-from tests.custom_kernels.cases.activations import random_rows
 from tests.custom_kernels.cases.block_scaled import quantized_rows, tiled_weight
 from tests.custom_kernels.cases.case import Case
 from tests.custom_kernels.cases.moe_gate_up import routing
@@ -34,10 +33,17 @@ def gate_up_arguments(generator, ids, element_format):
 
 
 def down_arguments(generator, ids, element_format):
-    activated = random_rows(generator, (ROWS * EXPERTS_PER_ROW, 256), element_format).reshape(ROWS, -1)
+    values, scales = quantized_rows(generator, ROWS * EXPERTS_PER_ROW, 256, element_format)
+    values, scales = values.reshape(ROWS, -1), scales.reshape(2, ROWS, -1)
     expert_weights = torch.rand(ids.shape, generator=generator)
     weight = tiled_weight(generator, (EXPERTS, 48, 256), element_format)
-    return lambda rows: (activated[rows].reshape(-1, 256), ids[rows], expert_weights[rows], *weight)
+    return lambda rows: (
+        values[rows].reshape(-1, 256),
+        scales[:, rows].reshape(2, -1),
+        ids[rows],
+        expert_weights[rows],
+        *weight,
+    )
 
 
 def _run(vmfb: bytes, cases: list[Case], device: rt.HalDevice) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from predecode.pipelines.bench.moved import expected_experts
 from predecode.pipelines.errors import PredecodeError
 from tests.rivals.inputs import CachePools
 from tests.rivals.kernels import run_kernels
-from tests.rivals.layers import EAGER, TorchLayers, compiled_variants, run_until
+from tests.rivals.layers import EAGER, TorchLayers, compiled_variants, free_memory, run_until
 from tests.rivals.libraries import Libraries, first_line
 from tests.rivals.parameters import ArtifactLayers
 from tests.rivals.report import LayerResult, RivalError, RivalsReport
@@ -67,15 +67,17 @@ def run(options: argparse.Namespace) -> RivalsReport:
     manifest = read_manifest(options.artifact)
     artifact = ArtifactLayers.of(options.artifact, manifest)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
-    report = RivalsReport(manifest.model.name, options.context, name, _versions(), _METHOD)
+    report = RivalsReport(manifest.model.name, options.context, name, {}, _METHOD)
 
     def save() -> None:
+        report.versions = _versions()
         if options.json:
             options.json.write_text(report.to_json())
 
     if "predecode" not in options.without:
         _say("predecode")
         _run_predecode(options, report)
+        free_memory()
         save()
     _say("weights and references")
     layers = TorchLayers(artifact, CachePools(manifest), options.rows, options.context, device)
@@ -100,6 +102,7 @@ def run(options: argparse.Namespace) -> RivalsReport:
         for result in run_until(deadline, layers, compiled_variants(options.rows, chosen, expected)):
             _take(report.layers, result)
             save()
+    save()
     return report
 
 
@@ -126,6 +129,7 @@ def _say(text: str) -> None:
 
 
 def _versions() -> dict[str, str]:
+    """Also of libraries from a folder, once that is in the path."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -146,8 +150,6 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=200)
     for part in renderables(report):
         console.print(part)
-    if options.json:
-        options.json.write_text(report.to_json())
     return 0
 
 

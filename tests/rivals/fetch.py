@@ -34,9 +34,10 @@ def download(requirement: str, python: str, folder: Path) -> Path:
 
 
 def trim(wheel: Path, output: Path) -> None:
-    """Write to ``output`` only the libraries of sglang-kernel's ``wheel`` that are used."""
+    """Write to ``output`` only the libraries of sglang-kernel's ``wheel`` that are used, and what it says of itself."""
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as kept:
-        for name in (FLASH_MLA_LIBRARY, COMMON_LIBRARY):
+        metadata = [name for name in source.namelist() if name.endswith(".dist-info/METADATA")]
+        for name in (FLASH_MLA_LIBRARY, COMMON_LIBRARY, *metadata):
             kept.writestr(name, source.read(name))
 
 

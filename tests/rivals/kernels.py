@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
-
 from predecode.export.config import ModelConfig
 from predecode.export.shard import shard_sizes
 from tests.rivals.attention_cases import attention_case
@@ -12,7 +10,7 @@ from tests.rivals.gemm_cases import dense_cases, expert_cases
 from tests.rivals.indexer_cases import logits_case, topk_case
 from tests.rivals.inputs import plain_caches
 from tests.rivals.kernel_case import KernelCase, measure
-from tests.rivals.layers import TorchLayers
+from tests.rivals.layers import TorchLayers, free_memory
 from tests.rivals.libraries import COMMON_LIBRARY, FLASH_MLA_LIBRARY, Libraries, first_line
 from tests.rivals.report import KernelResult, RivalError, RivalsReport
 
@@ -33,7 +31,7 @@ def run_kernels(
                     if time.monotonic() > deadline:
                         raise RivalError(f"not finished at {case.op}, {rows} rows: the time was used up")
                     yield measure(case, report.run_of(rows))
-                    torch.cuda.empty_cache()
+                    free_memory()
         except RivalError as error:
             report.skipped[family] = str(error)
         except Exception as error:

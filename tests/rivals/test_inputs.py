@@ -33,9 +33,9 @@ def test_parameters_are_those_of_the_model(artifact):
 
 def test_a_parameter_of_another_size_is_refused(artifact):
     archive = Archive(artifact / "parameters.irpa")
-    with pytest.raises(PredecodeError, match="has nothing for parameter layers.2.input_norm"):
+    with pytest.raises(PredecodeError, match="has nothing for parameter"):
         archive.tensor("layers.2.input_norm.weight", torch.empty(256, dtype=torch.bfloat16))
-    with pytest.raises(PredecodeError, match="has 512 bytes for parameter layers.1.input_norm.weight, expected 514"):
+    with pytest.raises(PredecodeError, match=r"has 512 bytes .* expected 514"):
         archive.tensor("layers.1.input_norm.weight", torch.empty(257, dtype=torch.bfloat16))
 
 

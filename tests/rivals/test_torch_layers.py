@@ -9,7 +9,7 @@ import torch
 from predecode.custom_kernels.router_topk import router_topk
 from tests.rivals import torch_experts
 from tests.rivals.inputs import CachePools, plain_caches
-from tests.rivals.layers import EAGER, TorchLayers, Variant, check_layers, compiled_variants, run_until
+from tests.rivals.layers import EAGER, TorchLayers, Variant, check_attention, check_layers, compiled_variants, run_until
 from tests.rivals.reference import OnDevice
 from tests.rivals.report import RivalError
 from tests.rivals.torch_layer import TorchLayer, rotate
@@ -35,7 +35,10 @@ def test_layers_agree_with_the_model(artifact, torch_layers, experts, context):
     ("part", "field"),
     [
         ("attention", "qkv_a"),
+        ("attention", "q_b"),
         ("attention", "key_up"),
+        ("attention", "value_up"),
+        ("indexer", "wq_b"),
         ("attention", "o_proj"),
         ("experts", "norm"),
         ("experts", "router"),
@@ -88,12 +91,13 @@ def test_deviations_that_are_not_numbers_or_too_large():
     wanted = [(torch.ones(2, 8), torch.ones(2, 8))]
     assert check_layers([(wanted[0][0] * 1.01, wanted[0][1])], wanted) == pytest.approx(0.01, rel=1e-3)
     nan = torch.tensor([[float("nan")] * 8, [1.0] * 8])
-    with pytest.raises(RivalError, match="wrong: half of the rows"):
+    with pytest.raises(RivalError, match="wrong: half of the rows of the layer's result"):
         check_layers([(nan, wanted[0][1])], wanted)
-    with pytest.raises(RivalError, match="wrong: a residual deviates by 0.06"):
-        check_layers([(wanted[0][0], wanted[0][1] * 1.06)], wanted)
-    with pytest.raises(RivalError, match="wrong: half of the rows deviate by 0.2"):
+    with pytest.raises(RivalError, match=r"deviate by 0\.2 or more, allowed 0\.1"):
         check_layers([(wanted[0][0] * 1.2, wanted[0][1])], wanted)
+    with pytest.raises(RivalError, match=r"of the attention half's result deviate by 0\.4 or more, allowed 0\.35"):
+        check_attention([(wanted[0][0], wanted[0][1] * 1.4)], wanted)
+    assert check_attention([(nan, wanted[0][1])], wanted) == 0
 
 
 def test_without_a_gpu_graphs_are_refused_by_name(torch_layers):

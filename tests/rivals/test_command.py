@@ -1,0 +1,176 @@
+"""The whole command on the CPU, its tables and JSON, and the folder of libraries."""
+
+import dataclasses
+import io
+import json
+import zipfile
+
+import pytest
+import torch
+from rich.console import Console
+
+from predecode.pipelines.bench.report import DispatchReport, RunReport
+from tests.rivals import __main__ as command
+from tests.rivals import libraries as libraries_module
+from tests.rivals.fetch import trim
+from tests.rivals.kernels import run_kernels
+from tests.rivals.libraries import COMMON_LIBRARY, FLASH_MLA_LIBRARY, OPS_ARCHIVE, Libraries
+from tests.rivals.report import KernelResult, LayerResult, RivalError, RivalsReport, our_dispatch
+from tests.rivals.table import renderables
+
+METADATA = "sglang_kernel-0.0.1.dist-info/METADATA"
+
+
+def printed(report: RivalsReport) -> str:
+    console = Console(file=io.StringIO(), width=220)
+    for part in renderables(report):
+        console.print(part)
+    return console.file.getvalue()
+
+
+def test_all_parts_on_the_cpu(artifact, tmp_path, capsys):
+    path = tmp_path / "rivals.json"
+    arguments = [str(artifact), "--rows", "4", "--context", "200", "--device", "cpu", "--json", str(path)]
+    assert command.main(arguments) == 0
+    document = json.loads(path.read_text())
+    by_name = {result["name"]: result for result in document["layers"]}
+    for name in ("predecode", "torch eager, bf16 experts grouped", "torch eager, fp8 experts gathered"):
+        assert by_name[name]["reason"] is None and min(by_name[name]["seconds"]) > 0
+    assert by_name["torch eager, fp8 experts gathered"]["deviation"] < 0.07
+    assert by_name["torch.compile in a CUDA graph, fp8 experts gathered"]["reason"] == "needs an NVIDIA GPU"
+    assert document["skipped"] == {"kernels": "need an NVIDIA GPU"} and document["bench"]["bandwidth"] > 0
+    shown = capsys.readouterr().out
+    assert "needs an NVIDIA GPU" in shown and "memory read at" in shown
+
+
+def test_parts_can_be_left_out(artifact, capsys):
+    arguments = [str(artifact), "--rows", "4", "--context", "70", "--device", "cpu"]
+    assert command.main([*arguments, "--without", "predecode,kernels,compile"]) == 0
+    shown = capsys.readouterr().out
+    assert "torch eager, fp8 experts gathered" in shown
+    assert "predecode" not in shown and "compile" not in shown and "memory read" not in shown
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (["--context", "9999"], "error: --context 9999 is more than the artifact's 256 tokens"),
+        (["--rows", "4"], "error: no NVIDIA GPU is found; --device cpu runs the parts that need none"),
+    ],
+)
+def test_bad_input_is_one_line(artifact, monkeypatch, capsys, extra, reason):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device = [] if "GPU" in reason else ["--device", "cpu", "--without", "predecode"]
+    assert command.main([str(artifact), *extra, *device]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(reason)
+
+
+def test_an_unknown_part_is_refused(artifact, capsys):
+    with pytest.raises(SystemExit):
+        command.main([str(artifact), "--without", "eagre"])
+    assert "'eagre' is no part; expected some of predecode,eager,kernels,compile" in capsys.readouterr().err
+
+
+def test_our_part_failing_does_not_stop_the_others(artifact, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise OSError("the driver is gone")
+
+    monkeypatch.setattr(command, "bench", fail)
+    options = ["--rows", "4", "--context", "70", "--device", "cpu", "--without", "compile"]
+    assert command.main([str(artifact), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "OSError: the driver is gone" in shown and "torch eager, fp8 experts gathered" in shown
+
+
+def _run(*dispatches: tuple[str, str, float]) -> RunReport:
+    reports = tuple(DispatchReport(name, w, "kernel", (1, 1, 1), 100, False, 1e-6, (s,)) for name, w, s in dispatches)
+    fields = dict.fromkeys((f.name for f in dataclasses.fields(RunReport)), None)
+    return RunReport(**(fields | {"rows": 4, "dispatches": reports}))
+
+
+def test_our_dispatch_is_found_by_op_and_weight():
+    gemm = "gemm_fp8_blockscale"
+    run = _run(
+        (f"{gemm}+{gemm}+linear_bf16", "attention.qkv_a, indexer.wk, indexer.weights_proj", 9e-6),
+        (gemm, "attention.o_proj", 5e-6),
+        ("paged_mqa_logits", "", 7e-6),
+    )
+    assert our_dispatch(run, gemm, "attention.o_proj") == (5e-6, "")
+    assert our_dispatch(run, gemm, "attention.qkv_a") == (9e-6, "indexer.wk + indexer.weights_proj")
+    assert our_dispatch(run, "paged_mqa_logits", "") == (7e-6, "")
+    assert our_dispatch(run, gemm, "attention.q_b") == (None, "") == our_dispatch(None, gemm, "attention.q_b")
+
+
+def test_tables_show_reasons_and_times():
+    report = RivalsReport("glm-5.1", "8192", "a GPU", {"torch": "2.11"}, "method")
+    report.layers = [LayerResult("slow", 4, (3e-4, 2e-4, 4e-4), 0.04), LayerResult("gone", 4, reason="not there")]
+    report.kernels = [
+        KernelResult("topk", "a kernel", 4, 1000, 5e-6, "another op", "unordered", (9.4e-6,), 1e-7),
+        KernelResult("topk", "a wrong one", 4, 1000, None, "", "", reason="wrong: deviates by 1, allowed 1e-05"),
+    ]
+    report.skipped = {"FlashMLA": "cannot be imported"}
+    shown = printed(report)
+    for text in ("300 µs", "4.0e-02", "not there", "9.40 µs", "5.00 µs", "unordered; ours with another op"):
+        assert text in shown
+    assert "wrong: deviates by 1, allowed 1e-05" in shown and "FlashMLA: cannot be imported" in shown
+    assert json.loads(report.to_json())["kernels"][0]["seconds"] == [9.4e-6]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """As `fetch` makes it, with a package of one line and libraries that are none."""
+    with zipfile.ZipFile(tmp_path / "sgl_deep_gemm-0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("deep_gemm/__init__.py", "raise OSError('libcudart.so.13: cannot open shared object file')")
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as whole:
+        for name in (FLASH_MLA_LIBRARY, COMMON_LIBRARY, "sgl_kernel/flash_ops.abi3.so"):
+            whole.writestr(name, b"\x7fELF of nothing")
+        whole.writestr(METADATA, "Name: sglang-kernel\nVersion: 0.0.1\n")
+    trim(tmp_path / "whole.zip", tmp_path / OPS_ARCHIVE)
+    return tmp_path
+
+
+def test_only_the_libraries_that_are_used_are_kept(folder):
+    with zipfile.ZipFile(folder / OPS_ARCHIVE) as kept:
+        assert kept.namelist() == [FLASH_MLA_LIBRARY, COMMON_LIBRARY, METADATA]
+
+
+def test_versions_are_known_of_libraries_from_a_folder(folder, unchanged_path):
+    assert "sglang-kernel" not in command._versions()
+    Libraries(folder)
+    assert command._versions()["sglang-kernel"] == "0.0.1"
+
+
+@pytest.fixture
+def unchanged_path(monkeypatch):
+    monkeypatch.setattr(libraries_module.sys, "path", list(libraries_module.sys.path))
+
+
+def test_each_missing_library_is_noted_and_stops_no_other(folder, torch_layers, unchanged_path):
+    report = RivalsReport("tiny", "200", "the CPU", {}, "")
+    results = list(run_kernels(Libraries(folder), torch_layers, report, float("inf")))
+    assert not results
+    missing = "sgl-deep-gemm cannot be imported (OSError: libcudart.so.13: cannot open shared object file)"
+    assert {report.skipped[f"DeepGEMM, {part}"] for part in ("dense", "scores", "experts")} == {missing}
+    for family, library in (("FlashMLA", FLASH_MLA_LIBRARY), ("SGLang, top-k", COMMON_LIBRARY)):
+        assert report.skipped[family].startswith(f"{library} cannot be loaded: ")
+
+
+def test_what_is_not_installed_is_named(torch_layers):
+    report = RivalsReport("tiny", "200", "the CPU", {}, "")
+    assert not list(run_kernels(Libraries(None), torch_layers, report, float("inf")))
+    assert "sglang-kernel cannot be imported (ModuleNotFoundError" in report.skipped["FlashMLA"]
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(RivalError, match="holds no wheel"):
+        Libraries(tmp_path)
+
+
+def test_kernels_stop_at_the_deadline(torch_layers, monkeypatch):
+    from tests.rivals import stand_ins
+
+    present = Libraries(None)
+    monkeypatch.setattr(present, "deep_gemm", stand_ins.DeepGemm)
+    report = RivalsReport("tiny", "200", "the CPU", {}, "")
+    assert not list(run_kernels(present, torch_layers, report, 0.0))
+    assert report.skipped["DeepGEMM, experts"].startswith("not finished at moe_gate_up 256 to 512, 4 rows")
