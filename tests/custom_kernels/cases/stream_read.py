@@ -20,5 +20,6 @@ def cases(element_format: ElementFormat) -> list[Case]:
     return [
         Case("one piece", (random(1),), (EXACT,)),
         Case("3 pieces", (random(3),), (EXACT,)),
+        Case("one word everywhere", (torch.full((2 * PIECE_WORDS,), -7, dtype=torch.int32),), (EXACT,)),
         Case("single words, first and last of a piece", (one_word,), (EXACT,)),
     ]
