@@ -1,4 +1,4 @@
-"""The small module beside the model's that streams a buffer, so that its speed is measured where the model runs."""
+"""The small module beside the model's that streams buffers, so that their speed is measured where the model runs."""
 
 from pathlib import Path
 
@@ -15,33 +15,39 @@ from predecode.pipelines import manifest as records
 
 PROBE_FILE = "bandwidth.vmfb"
 _FUNCTION = "stream_read"
-# Far above any cache, and long enough a dispatch that its launch does not count.
-_GPU_BYTES = 2**30
-_CPU_BYTES = 2**28
+# Bytes of the buffers that one invocation reads. Far above any cache; on a GPU so many that what an invocation itself
+# takes does not count.
+_GPU_BUFFERS = (2**32,) * 2
+_CPU_BUFFERS = (2**28,) * 4
 
 
 class _StreamRead(torch.nn.Module):
-    def forward(self, data: torch.Tensor) -> torch.Tensor:
-        return stream_read(data)
+    def forward(self, *buffers: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(stream_read(data) for data in buffers)
 
 
 def write_probe(folder: Path, target: Target, toolchain: Toolchain) -> records.BandwidthProbe:
     """Compile the probe for ``target`` into ``folder``; returns the manifest's record of it."""
-    words = (_GPU_BYTES if target.has_hip_kernels else _CPU_BYTES) // 4
-    data = torch.empty(words, dtype=torch.int32)  # only its shape is read
-    module = trace([Program(_FUNCTION, _StreamRead(), (data,))], target, lambda name: None)
+    words = [size // 4 for size in (_GPU_BUFFERS if target.has_hip_kernels else _CPU_BUFFERS)]
+    names = [f"data_{i}" for i in range(len(words))]
+    buffers = tuple(torch.empty(count, dtype=torch.int32) for count in words)  # only their shapes are read
+    module = trace([Program(_FUNCTION, _StreamRead(), buffers)], target, lambda name: None)
     injection = inject(module, target, toolchain)
     compiled = compile_module(module, injection.kernels, target, toolchain)
     (folder / PROBE_FILE).write_bytes(compiled.vmfb)
-    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, {_FUNCTION: ["data"]}, (), injection.touched)
+    audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, {_FUNCTION: names}, (), injection.touched)
     return records.BandwidthProbe(
         module=PROBE_FILE,
         entry_point=records.EntryPoint(
             name=_FUNCTION,
             segment=_FUNCTION,
             rows=1,
-            arguments=(records.TensorSpec("data", "input", (words,), "int32", "row-major"),),
-            results=(records.TensorSpec("result", "output", (words // PIECE_WORDS,), "int32", "row-major"),),
+            arguments=tuple(_record(name, "input", count) for name, count in zip(names, words, strict=True)),
+            results=tuple(_record(f"result_{i}", "output", n // PIECE_WORDS) for i, n in enumerate(words)),
             audit=audits[_FUNCTION],
         ),
     )
+
+
+def _record(name: str, role: str, words: int) -> records.TensorSpec:
+    return records.TensorSpec(name, role, (words,), "int32", "row-major")

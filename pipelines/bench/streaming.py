@@ -13,8 +13,6 @@ from predecode.pipelines.manifest import BandwidthProbe
 from predecode.pipelines.session import DecodeSession
 from predecode.pipelines.submission import EntryFunction, Timeline
 
-BUFFERS = 4
-"""Read in turn, so that no cache helps: 4 GiB on a GPU, 1 GiB on a CPU."""
 REPEATS = 9
 _SECONDS = 1.0
 
@@ -33,7 +31,7 @@ class Bandwidth:
 
 
 def measure_bandwidth(session: DecodeSession, progress: Progress | None = None) -> Bandwidth:
-    """Read `BUFFERS` buffers in turn, back to back, for about a second."""
+    """Read the probe's buffers in turn, back to back, for about a second."""
     probe = session.manifest.bandwidth_probe
     if probe is None:
         raise PredecodeError(
@@ -43,13 +41,12 @@ def measure_bandwidth(session: DecodeSession, progress: Progress | None = None) 
     buffers = _fill(session, probe)
     timeline = Timeline(session.device)
     dispatches = probe.entry_point.audit.dispatches
-    bytes_per_round = len(buffers) * sum(d.bytes_read + d.bytes_written for d in dispatches)
+    bytes_per_round = sum(d.bytes_read + d.bytes_written for d in dispatches)
 
     def read(rounds: int) -> float:
         start = time.perf_counter()
         for _ in range(rounds):
-            for buffer in buffers:
-                function.submit(session.device, timeline, [buffer])
+            function.submit(session.device, timeline, buffers)
         timeline.wait()
         return time.perf_counter() - start
 
@@ -75,15 +72,15 @@ def _load(session: DecodeSession, probe: BandwidthProbe) -> EntryFunction:
 
 def _fill(session: DecodeSession, probe: BandwidthProbe) -> list[rt.DeviceArray]:
     """Buffers of different words: memory that was never written may not be behind its addresses."""
-    (spec,) = probe.entry_point.arguments
-    words = np.arange(spec.shape[0], dtype=np.dtype(spec.dtype))
+    specs = probe.entry_point.arguments
+    words = np.arange(specs[0].shape[0], dtype=np.dtype(specs[0].dtype))
     buffers: list[rt.DeviceArray] = []
     try:
-        for _ in range(BUFFERS):
+        for _ in specs:
             buffers.append(rt.asdevicearray(session.device, words))
     except (RuntimeError, MemoryError) as error:
         raise PredecodeError(
-            f"{BUFFERS} buffers of {words.nbytes} bytes do not fit beside the model on {session.uri} "
+            f"{len(specs)} buffers of {words.nbytes} bytes do not fit beside the model on {session.uri} "
             f"({first_line(error)}); bench an artifact with fewer layers or pages"
         ) from None
     return buffers

@@ -23,8 +23,7 @@ def call(capfd, *words) -> tuple[int, str, str]:
     return caught.value.code, streams.out, streams.err
 
 
-def test_table_json_and_page(artifact, capfd, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "BUFFERS", 1)
+def test_table_json_and_page(artifact, capfd, tmp_path):
     page = tmp_path / "page.html"
     code, output, errors = call(
         capfd, artifact, "--rows", 1, "--context", "100", "--layers", 2, "--steps", 1, "--json", "--html", page
