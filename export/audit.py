@@ -150,7 +150,9 @@ class _EntryReader:
         workgroups = next(taken[symbol])
         # An executable of ours for the CPU is passed the offsets of its bindings, others their launch's constants.
         constants = () if injected else tuple(constant_of(value) for value in uniform_values(op))
-        touched = self.module.touched.get((symbol, constants, workgroups), {})
+        # Entry points of other row counts have kernels of the same name.
+        function = symbol if injected else embedded
+        touched = self.module.touched.get((function, constants, workgroups), {})
         bindings = tuple(self._bindings(op, touched))
         name = injected[1] if injected else symbol.removeprefix(f"{self.name}$async_")
         dispatch = Dispatch(

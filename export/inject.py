@@ -30,7 +30,7 @@ class InjectedKernel:
 
 
 DispatchKey = tuple[str, tuple[int, ...], tuple[int, ...]]
-"""How the compiled schedule shows a dispatch: symbol, 32-bit constants, workgroups."""
+"""How the compiled schedule shows a dispatch: function (of a GPU, the code object's file), constants, workgroups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ def inject(
                 name = functions.setdefault(text, f"predecode.{composition.symbol}.{len(functions)}")
                 touched_bytes = dispatch.touched()
                 dispatch.replace(name)
-                symbol = composition.symbol if target.has_hip_kernels else name
+                function = built[composition].code.path.name if target.has_hip_kernels else name
                 constants = tuple(signed(c) for c in composition.constants) if target.has_hip_kernels else ()
-                touched[symbol, constants, composition.workgroups] = touched_bytes
+                touched[function, constants, composition.workgroups] = touched_bytes
                 blobs |= dispatch.globals()
         _append(module, functions, blobs)
     # Dispatches that differ in constants or grid alone share their code.
