@@ -26,6 +26,7 @@ class ComputeUnit:
     shared_memory_granule: int
     shared_memory_reserved: int
 
+
 RESIDENT_PER_UNIT = 2
 """Workgroups on each compute unit of a grid that is resident as a whole; its registers are limited to allow it."""
 LARGEST_BODY_MEMORY = 48 * 1024
