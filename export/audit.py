@@ -27,11 +27,13 @@ from predecode.export.stream_ir import (
     uniform_values,
     walk,
 )
+from predecode.export.transients import ASYNC_SUFFIX, passed_bytes
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import Audit, Binding, Dispatch, Exemption
 
 _OBJECT_FILE = re.compile(r'path = "([^"]+)"')
 _COPY, _FILL, _DISPATCH = "stream.cmd.copy", "stream.cmd.fill", "stream.cmd.dispatch"
+
 
 class AuditError(PredecodeError):
     """A compiled module copies, fills, or moves data for nothing."""
@@ -64,7 +66,7 @@ def audit_entry_points(
         functions = {symbol_of(op): op for op in stream.body.operations if op.name == "util.func"}
         result = {}
         for name, argument_names in arguments.items():
-            function = functions[f"{name}$async"]
+            function = functions[name + ASYNC_SUFFIX]
             reader = _EntryReader(name, argument_names, function, module, _workgroup_counts(hal, name))
             result[name] = reader.audit(exemptions)
         return result
@@ -115,7 +117,7 @@ class _EntryReader:
             dispatches=tuple(dispatches),
             copies=copies,
             fills=fills,
-            transient_bytes=sum(_transient_bytes(op) for op in operations),
+            transient_bytes=passed_bytes(self.function) + sum(_transient_bytes(op) for op in operations),
             in_place=tuple(
                 sorted(
                     {
@@ -134,9 +136,7 @@ class _EntryReader:
         for fault in faults:
             reasons = [e.reason for e in exemptions if fnmatchcase(fault, e.name)]
             if not reasons:
-                what = (
-                    f"a {fault}" if fault in ("copy", "fill") else f"dispatch {fault}, which only moves data"
-                )
+                what = f"a {fault}" if fault in ("copy", "fill") else f"dispatch {fault}, which only moves data"
                 raise AuditError(
                     f"{self.name}: the compiled module contains {what}; change the ops around it so that it is "
                     "not needed, or name it with a reason in the target's audit exemptions"
@@ -212,7 +212,8 @@ class _EntryReader:
         storage, _ = storage_of(resource)
         producer = storage.owner
         if producer.name == "stream.tensor.import":
-            return self.arguments[ir.BlockArgument(producer.operands[0]).arg_number]
+            place = ir.BlockArgument(producer.operands[0]).arg_number
+            return self.arguments[place] if place < len(self.arguments) else "transient"
         if producer.name == "util.global.load":
             symbol = reference_of(producer.attributes["global"])[0]
             return self.module.parameters.get(symbol, symbol)

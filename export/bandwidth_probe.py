@@ -11,6 +11,7 @@ from predecode.export.audit import audit_entry_points
 from predecode.export.compile import compile_module
 from predecode.export.inject import inject
 from predecode.export.trace import Program, trace
+from predecode.export.transients import Transients
 from predecode.pipelines import manifest as records
 
 PROBE_FILE = "bandwidth.vmfb"
@@ -33,7 +34,7 @@ def write_probe(folder: Path, target: Target, toolchain: Toolchain) -> records.B
     buffers = tuple(torch.empty(count, dtype=torch.int32) for count in words)  # only their shapes are read
     module = trace([Program(_FUNCTION, _StreamRead(), buffers)], target, lambda name: None)
     injection = inject(module, target, toolchain)
-    compiled = compile_module(module, injection.kernels, target, toolchain)
+    compiled = compile_module(module, injection.kernels, target, toolchain, Transients.PASSED)
     (folder / PROBE_FILE).write_bytes(compiled.vmfb)
     audits = audit_entry_points(compiled.stream_ir, compiled.hal_ir, {_FUNCTION: names}, (), injection.touched)
     return records.BandwidthProbe(

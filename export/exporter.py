@@ -25,6 +25,7 @@ from predecode.export.options import ExportOptions
 from predecode.export.schedule import Fusion, Schedule
 from predecode.export.shard import Shard
 from predecode.export.trace import PARAMETER_SCOPE, Program, trace
+from predecode.export.transients import Transients
 from predecode.export.weights import load_into, parameter_spans, write_parameters
 from predecode.export.weights.spans import Span
 from predecode.pipelines import manifest as records
@@ -103,7 +104,7 @@ def _compile(
     progress("building kernels", 0, 1)
     injection = inject(traced, target, toolchain, Schedule(options.schedule), Fusion(options.fuse), spans)
     progress("compiling", 0, 1)
-    return injection, compile_module(traced, injection.kernels, target, toolchain)
+    return injection, compile_module(traced, injection.kernels, target, toolchain, Transients.PASSED)
 
 
 def _examples(segment: Segment, rows: int) -> tuple[torch.Tensor, ...]:

@@ -21,7 +21,7 @@ from predecode.pipelines.step_inputs import (
     result_name,
 )
 from predecode.pipelines.step_results import StepResults, to_host
-from predecode.pipelines.submission import EntryFunction, Timeline
+from predecode.pipelines.submission import EntryFunction, Timeline, transient_memory
 
 Reduce = Callable[[rt.DeviceArray], "rt.DeviceArray | np.ndarray"]
 """Sums a partial result [rows, hidden] over the tensor-parallel ranks, as the caller's collective does it."""
@@ -80,9 +80,7 @@ class DecodeSession:
         """
         return self.start_step(reduce=reduce, **arguments).to_host()
 
-    def start_step(
-        self, *, reduce: Reduce | None = None, **arguments: "np.ndarray | rt.DeviceArray"
-    ) -> StepResults:
+    def start_step(self, *, reduce: Reduce | None = None, **arguments: "np.ndarray | rt.DeviceArray") -> StepResults:
         """Submit one step for T rows; its results stay on the device, where `StepResults` gives them out.
 
         ``arguments`` are NumPy arrays by the names of the manifest's entry points (tokens, positions,
@@ -167,8 +165,7 @@ class DecodeSession:
         cache = self._known_cache(name)
         if tuple(data.shape) != tuple(cache.shape) or data.dtype != cache.dtype:
             raise StepInputError(
-                f"cache {name} is {cache.dtype}{list(cache.shape)}, it was given "
-                f"{data.dtype}{list(data.shape)}"
+                f"cache {name} is {cache.dtype}{list(cache.shape)}, it was given {data.dtype}{list(data.shape)}"
             )
         self.caches[name] = self._upload(data)
 
@@ -189,9 +186,10 @@ class DecodeSession:
         module = rt.VmModule.mmap(config.vm_instance, str(path))
         context = rt.SystemContext(vm_modules=[*modules, module], config=config).vm_context
         functions = {}
+        transients = transient_memory(device, self.manifest.entry_points)
         for entry in self.manifest.entry_points:
             try:
-                functions[entry.name] = EntryFunction(context, module, entry)
+                functions[entry.name] = EntryFunction(context, module, entry, transients)
             except KeyError:
                 raise PredecodeError(
                     f"{path} has no function {entry.name!r}, the manifest lists it; export again"
@@ -200,10 +198,7 @@ class DecodeSession:
 
     def _cache_specs(self) -> dict[str, TensorSpec]:
         return {
-            spec.name: spec
-            for entry in self.manifest.entry_points
-            for spec in entry.arguments
-            if spec.role == "cache"
+            spec.name: spec for entry in self.manifest.entry_points for spec in entry.arguments if spec.role == "cache"
         }
 
     def _known_cache(self, name: str) -> rt.DeviceArray:
@@ -226,8 +221,7 @@ class DecodeSession:
     def _device_value(self, spec: TensorSpec, value: "rt.DeviceArray | np.ndarray") -> rt.DeviceArray:
         if tuple(value.shape) != spec.shape or value.dtype != np.dtype(spec.dtype):
             raise StepInputError(
-                f"{spec.name} is {value.dtype}{list(value.shape)}, the entry point takes "
-                f"{spec.dtype}{list(spec.shape)}"
+                f"{spec.name} is {value.dtype}{list(value.shape)}, the entry point takes {spec.dtype}{list(spec.shape)}"
             )
         return value if isinstance(value, rt.DeviceArray) else self._upload(value)
 

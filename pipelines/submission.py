@@ -1,6 +1,6 @@
 """Submitting work to a device without waiting for it: the order of submissions, and asynchronous calls."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import iree.runtime as rt
 import numpy as np
@@ -8,7 +8,9 @@ import numpy as np
 from predecode.pipelines.manifest import EntryPoint
 
 ASYNC_SUFFIX = "$async"
-"""Of the functions that take a fence to wait for and a fence to signal after their arguments."""
+"""Of the functions that take transient memory, a fence to wait for and a fence to signal after their arguments."""
+_DEVICE_MEMORY = int(rt.MemoryType.DEVICE_LOCAL)
+_DISPATCH_USAGE = int(rt.BufferUsage.DEFAULT)
 
 
 class Timeline:
@@ -32,14 +34,21 @@ class Timeline:
         self._semaphore.wait(self.submitted if point is None else point)
 
 
+def transient_memory(device: rt.HalDevice, entries: Iterable[EntryPoint]) -> rt.HalBuffer:
+    """Memory on ``device`` for what steps of ``entries`` keep only while they run: one follows the other in it."""
+    needed = max(entry.audit.transient_bytes for entry in entries)
+    return device.allocator.allocate_buffer(_DEVICE_MEMORY, _DISPATCH_USAGE, max(needed, 1))
+
+
 class EntryFunction:
-    """An entry point of a loaded module, called without waiting for its results.
+    """An entry point of a loaded module, called without waiting for its results; ``transients`` are its own to use.
 
     Raises KeyError where the module has no asynchronous function for it.
     """
 
-    def __init__(self, context: rt.VmContext, module: rt.VmModule, entry: EntryPoint):
+    def __init__(self, context: rt.VmContext, module: rt.VmModule, entry: EntryPoint, transients: rt.HalBuffer):
         self.entry = entry
+        self._transients = transients
         self._context = context
         self._function = module.lookup_function(entry.name + ASYNC_SUFFIX)
         if self._function is None:
@@ -49,9 +58,10 @@ class EntryFunction:
         self, device: rt.HalDevice, timeline: Timeline, arguments: Sequence[rt.DeviceArray]
     ) -> list[rt.DeviceArray]:
         """Call with ``arguments`` in the entry point's order; the results hold values once ``timeline`` got there."""
-        passed = rt.VmVariantList(len(arguments) + 2)
+        passed = rt.VmVariantList(len(arguments) + 3)
         for argument in arguments:
             passed.push_ref(argument._buffer_view)
+        passed.push_ref(self._transients)
         for fence in timeline.next_fences():
             passed.push_ref(fence)
         returned = rt.VmVariantList(len(self.entry.results))

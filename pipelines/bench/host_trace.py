@@ -48,14 +48,15 @@ class _Inputs:
         self._folder = folder
 
     def write(self, segment: EntryPoint, values: dict[str, np.ndarray]) -> list[str]:
-        """One ``--input=`` per argument."""
+        """One ``--input=`` per argument, and one for the transient memory."""
         options = []
         for index, spec in enumerate(segment.arguments):
             array = self._session.read_cache(spec.name) if spec.role == "cache" else values[spec.name]
             path = self._folder / f"{segment.name}.{index}.bin"
             path.write_bytes(np.ascontiguousarray(array).tobytes())
             options.append(f"--input={_type_text(spec)}=@{path}")
-        return options
+        # "&" hands over the buffer itself.
+        return [*options, f"--input=&{max(segment.audit.transient_bytes, 1)}xi8"]
 
 
 def _type_text(spec: TensorSpec) -> str:

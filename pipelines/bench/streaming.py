@@ -11,7 +11,7 @@ from predecode.pipelines.device import first_line
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import BandwidthProbe
 from predecode.pipelines.session import DecodeSession
-from predecode.pipelines.submission import EntryFunction, Timeline
+from predecode.pipelines.submission import EntryFunction, Timeline, transient_memory
 
 REPEATS = 9
 _SECONDS = 1.0
@@ -67,7 +67,7 @@ def _load(session: DecodeSession, probe: BandwidthProbe) -> EntryFunction:
     config = rt.Config(device=session.device)
     module = rt.VmModule.mmap(config.vm_instance, str(session.artifact.path(probe.module)))
     context = rt.SystemContext(vm_modules=[module], config=config).vm_context
-    return EntryFunction(context, module, probe.entry_point)
+    return EntryFunction(context, module, probe.entry_point, transient_memory(session.device, [probe.entry_point]))
 
 
 def _fill(session: DecodeSession, probe: BandwidthProbe) -> list[rt.DeviceArray]:

@@ -61,7 +61,8 @@ def _step_function(rows: int) -> str:
     return f"""
   func.func @"step_rows{rows}$async"(%tokens: tensor<{rows}xi64>, %positions: tensor<{rows}xi64>, %lengths:
   tensor<{rows}xi32>, %slots: tensor<{rows}xi64>, %table: tensor<{rows}x{TABLE}xi32>, %cache:
-  tensor<{PAGES}x{PAGE_BYTES}xi8>) -> (tensor<{rows}x{WIDTH}xf32>, tensor<{PAGES}x{PAGE_BYTES}xi8>) {{
+  tensor<{PAGES}x{PAGE_BYTES}xi8>, %transients: !hal.buffer)
+  -> (tensor<{rows}x{WIDTH}xf32>, tensor<{PAGES}x{PAGE_BYTES}xi8>) {{
     %mask = arith.constant 63 : i8
     %width = arith.constant {WIDTH} : index
     %page_tokens = arith.constant {PAGE_TOKENS} : index
@@ -129,7 +130,8 @@ def _step_function(rows: int) -> str:
 def _layer_function(name: str, rows: int, factor: str) -> str:
     kind = f"tensor<{rows}x{WIDTH}xbf16>"
     return f"""
-  func.func @"{name}_rows{rows}$async"(%hidden: {kind}, %residual: {kind}) -> ({kind}, {kind}) {{
+  func.func @"{name}_rows{rows}$async"(%hidden: {kind}, %residual: {kind}, %transients: !hal.buffer)
+  -> ({kind}, {kind}) {{
     %factor = arith.constant dense<{factor}> : {kind}
     %sum = arith.addf %hidden, %residual : {kind}
     %partial = arith.mulf %sum, %factor : {kind}
