@@ -75,7 +75,7 @@ def _compile(bytecode: Path, flags: Iterable[str], transients: Transients, toolc
         built, phases = Path(folder) / "built", Path(folder) / "phases"
         built.mkdir()
         scheduled = built / "stream.mlir"
-        flags = (*flags, f"--iree-hal-executable-object-search-path={toolchain.objects}")
+        flags = (*flags, f"--iree-hal-executable-object-search-path={toolchain.objects.absolute()}")
         _run(bytecode, scheduled, *flags, "--compile-to=stream")
         if transients is Transients.PASSED:
             scheduled.write_text(submitted_without_waiting(scheduled.read_text()))
@@ -91,8 +91,9 @@ def _compile(bytecode: Path, flags: Iterable[str], transients: Transients, toolc
 
 
 def _run(source: Path, result: Path, *flags: str) -> None:
-    command = [find_tool("iree-compile"), str(source), *flags, "-o", str(result)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    # Run in the source's folder: a module names its source as the compiler was given it.
+    command = [find_tool("iree-compile"), source.name, *flags, "-o", str(result)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=source.parent)
     if run.returncode:
         raise PredecodeError(f"iree-compile failed ({run.returncode}): {_first_error(run.stderr)}")
 
