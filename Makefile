@@ -34,5 +34,5 @@ $(VENV)/export.installed: $(BIN)/python pyproject.toml
 
 $(VENV)/test.installed: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable ".[export,emulation,bench,test]"
+	$(BIN)/pip install --quiet --editable ".[export,emulation,test]"
 	touch $@

@@ -41,6 +41,7 @@ OP = define_op(
     reference,
     _fake,
     launch=norm_launch("add_rms_norm_group_quant", "x", "residual", "weight"),
+    reads_reduced=True,
 )
 
 

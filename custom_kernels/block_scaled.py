@@ -71,6 +71,11 @@ def require_expert_ids(consumer: str, expert_ids: torch.Tensor, weight: BlockSca
 
 
 def touched_experts(call: Call) -> dict[str, int]:
-    """Most bytes of the expert weights and scales that a call reads: each routed pair its own expert."""
-    experts, pairs = call["weight"].shape[0], call["expert_ids"].numel()
-    return {name: pairs * call[name].nbytes // experts for name in ("weight", "weight_scales")}
+    """Most bytes of the expert weights and scales that a call reads: each routed pair its own expert.
+
+    The call's ``shared_experts``, which all rows use, count once.
+    """
+    experts, shared = call["weight"].shape[0], call["shared_experts"]
+    rows, experts_per_row = call["expert_ids"].shape
+    touched = rows * (experts_per_row - shared) + shared
+    return {name: touched * call[name].nbytes // experts for name in ("weight", "weight_scales")}

@@ -1,18 +1,20 @@
-"""What a compiled kernel says of itself: arch, symbols, arguments and resources, read from HSACO or PTX."""
+"""What a compiled kernel says of itself: arch, symbols, arguments and resources, read from HSACO, or PTX and its
+assembler's log."""
 
 import io
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import msgpack
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from predecode.custom_kernels.amd_instructions import count_amd_instructions
+from predecode.custom_kernels.assembler_log import AssembledKernel, read_assembler_log
 from predecode.custom_kernels.ptx_instructions import count_ptx_instructions
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.pipelines.errors import PredecodeError
-from predecode.pipelines.kernel_record import InstructionCounts
+from predecode.pipelines.kernel_record import InstructionCounts, KernelResources
 
 # e_flags' low byte of an AMDGPU ELF (LLVM AMDGPUUsage, "ELF header e_flags").
 _AMD_MACHINES = {0x4C: "gfx942", 0x4F: "gfx950"}
@@ -24,27 +26,6 @@ class KernelArgument:
 
     kind: str
     bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class KernelResources:
-    """What one launch of the kernel takes; None where the code object does not say (PTX has no registers).
-
-    ``vector_registers`` per lane include the accumulator registers. ``register_spills`` are vector registers kept in
-    memory, ``scalar_spills`` scalar ones kept in lanes of vector registers.
-    """
-
-    vector_registers: int | None
-    accumulator_registers: int | None
-    scalar_registers: int | None
-    shared_memory_bytes: int
-    scratch_bytes: int
-    register_spills: int | None
-    scalar_spills: int | None
-
-    def as_dict(self) -> dict[str, int]:
-        """The known figures, for the manifest."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +44,7 @@ class Kernel:
 def read_kernels(code: CodeObject) -> dict[str, Kernel]:
     """Kernels by symbol. Raises `PredecodeError` for data that is no HSACO or PTX."""
     if code.suffix == "ptx":
-        return _read_ptx(code.data.decode())
+        return _read_ptx(code)
     return _read_hsaco(code)
 
 
@@ -114,19 +95,19 @@ def _hsaco_kernel(entry: dict, arch: str, machine_code: bytes) -> Kernel:
 
 
 _ENTRY = re.compile(r"\.visible \.entry (\w+)\((.*?)\)(.*?)\{(.*?)\n\}", re.S)
-_SHARED = re.compile(r"\.shared \.align \d+ \.b8 \w+\[(\d+)\]")
-_LOCAL = re.compile(r"\.local \.align \d+ \.b8\s+\w+\[(\d+)\]")
 
 
-def _read_ptx(text: str) -> dict[str, Kernel]:
+def _read_ptx(code: CodeObject) -> dict[str, Kernel]:
+    text = code.data.decode()
     target = re.search(r"^\.target (\w+)", text, re.M)
     if not target:
-        raise PredecodeError("not PTX: no .target line; rebuild the kernel")
-    shared = sum(int(size) for size in _SHARED.findall(text))
-    return {m[1]: _ptx_kernel(m, target[1].removesuffix("a"), shared) for m in _ENTRY.finditer(text)}
+        raise PredecodeError(f"{code.source}: not PTX, it has no .target line; rebuild the kernel")
+    assembled = read_assembler_log(code.assembler_log)
+    arch = target[1].removesuffix("a")
+    return {match[1]: _ptx_kernel(match, arch, assembled[match[1]]) for match in _ENTRY.finditer(text)}
 
 
-def _ptx_kernel(match: re.Match, arch: str, shared: int) -> Kernel:
+def _ptx_kernel(match: re.Match, arch: str, assembled: AssembledKernel) -> Kernel:
     symbol, parameters, directives, body = match.groups()
     arguments = tuple(
         KernelArgument("pointer" if ".ptr" in p else "value", 8 if ".u64" in p or ".b64" in p else 4)
@@ -143,6 +124,11 @@ def _ptx_kernel(match: re.Match, arch: str, shared: int) -> Kernel:
         arguments=arguments,
         largest_workgroup=threads,
         wave_size=32,
-        resources=KernelResources(None, None, None, shared, sum(map(int, _LOCAL.findall(body))), None, None),
+        resources=KernelResources(
+            vector_registers=assembled.registers,
+            shared_memory_bytes=assembled.shared_bytes,
+            scratch_bytes=assembled.stack_bytes,
+            register_spills=assembled.spills,
+        ),
         instructions=count_ptx_instructions(body),
     )

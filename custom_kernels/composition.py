@@ -1,9 +1,10 @@
 """What one dispatch runs: the body of an op, or of several ops side by side or one after the other.
 
 Every GPU entry is generated from bodies (see device/entry.h), so an op's kernel is written once however its
-dispatches are cut. Parts of one phase are independent and share the grid. Phases follow each other with a barrier
-of the whole grid between them; such a grid is resident as a whole, and its workgroups take the parts' workgroups
-in turn.
+dispatches are cut. Parts of one phase are independent and share the grid. Phases follow each other in one of two ways:
+with a barrier of the whole grid between them, which is resident as a whole and whose workgroups take the parts'
+workgroups in turn; or with workgroups of their own, which start beside the earlier ones, load what depends on nothing,
+and wait.
 """
 
 import math
@@ -38,14 +39,15 @@ class Part:
 class Composition:
     """The entry of one dispatch: it takes ``pointers`` pointers, then ``constants``.
 
-    With several phases, ``resident`` is the number of workgroups, which must all fit on the device at once, and
-    the pointer ``barrier`` is the state of the grid's barrier (see device/grid.h); with one phase both are 0.
+    With several phases, ``state`` is the pointer of what their workgroups wait by (see device/grid.h). If ``resident``
+    is not 0 there are so many workgroups, which must all fit on the device at once, and a barrier between phases.
+    Otherwise each phase has workgroups of its own, which wait for those of the phase before.
     """
 
     phases: tuple[tuple[Part, ...], ...]
     pointers: int
     resident: int = 0
-    barrier: int = 0
+    state: int = 0
 
     def __post_init__(self):
         sizes = {part.launch.workgroup_size for part in self.parts}
@@ -56,8 +58,10 @@ class Composition:
                 f"one dispatch cannot hold ops whose workgroups differ: {listed} threads; give them one size, or "
                 "export them apart"
             )
-        if (len(self.phases) > 1) != (self.resident > 0):
-            raise ValueError(f"{self.symbol}: {len(self.phases)} phases and {self.resident} resident workgroups")
+        if self.resident and len(self.phases) == 1:
+            raise ValueError(f"{self.symbol}: one phase needs no resident workgroups")
+        if self.resident and self.cluster > 1:
+            raise ValueError(f"{self.symbol}: workgroups of a resident grid cannot be in clusters")
 
     @classmethod
     def of(cls, launch: Launch, pointers: int) -> "Composition":
@@ -87,8 +91,8 @@ class Composition:
 
     @property
     def constants(self) -> tuple[int, ...]:
-        """32-bit constants of all parts, in order; those of a resident grid, too many to pass, are in its code."""
-        if self.resident:
+        """32-bit constants of all parts, in order; those of several phases, too many to pass, are in the code."""
+        if len(self.phases) > 1:
             return ()
         return tuple(constant for launch in self.launches for constant in launch.constants)
 
@@ -99,12 +103,22 @@ class Composition:
             return self.resident, 1, 1
         if len(self.parts) == 1:
             return self.launches[0].workgroups
-        return sum(part.workgroups for part in self.parts), 1, 1
+        return sum(in_clusters(part.workgroups, self.cluster) for part in self.parts), 1, 1
+
+    @property
+    def cluster(self) -> int:
+        """Workgroups of a cluster (see `Launch`); with several parts, each begins with a cluster of its own."""
+        return max(launch.cluster for launch in self.launches)
 
     @property
     def workgroup_size(self) -> tuple[int, int, int]:
         """Threads of a workgroup."""
         return self.launches[0].workgroup_size
+
+
+def in_clusters(workgroups: int, cluster: int) -> int:
+    """``workgroups``, and those that fill the last cluster."""
+    return -(-workgroups // cluster) * cluster
 
 
 def shown_name(symbol: str) -> str:

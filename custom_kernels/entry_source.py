@@ -4,9 +4,11 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
-from predecode.custom_kernels.composition import Composition, Part
+from predecode.custom_kernels.composition import Composition, Part, in_clusters
 from predecode.custom_kernels.targets import RESIDENT_PER_UNIT
 
+NO_EARLIER_PHASE = "EarlierPhase{}"
+"""Given to a body whose inputs are there when it starts."""
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 
 
@@ -49,10 +51,10 @@ def _attributes(composition: Composition) -> str:
 
 def _parameters(composition: Composition) -> Iterator[str]:
     # What one phase writes, a later one may read, whatever the compiler could conclude from its first use.
-    shared = composition.resident > 0
+    shared = len(composition.phases) > 1
     written = frozenset().union(*(part.writes for part in composition.parts)) if shared else frozenset()
     for i in range(composition.pointers):
-        yield f"void *p{i}" if i in written or (shared and i == composition.barrier) else f"void *__restrict__ p{i}"
+        yield f"void *p{i}" if i in written or (shared and i == composition.state) else f"void *__restrict__ p{i}"
     yield from (f"int c{i}" for i in range(len(composition.constants)))
 
 
@@ -61,39 +63,71 @@ def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
     if len(composition.parts) == 1:
         workgroup = "Workgroup{workgroup_x(), workgroup_y(), workgroup_z()}"
         yield f"  {_call(composition.parts[0], next(names), workgroup, constants)}"
-    elif not composition.resident:
-        yield "  int index = workgroup_x();"
-        yield from _calls(composition.phases[0], names, constants)
-    else:
+    elif composition.resident:
         for i, phase in enumerate(composition.phases):
             if i:
-                yield f"  grid_barrier((GridBarrier *)p{composition.barrier}, {composition.resident});"
+                yield f"  grid_barrier((GridBarrier *)p{composition.state}, {composition.resident});"
             tiles = sum(part.workgroups for part in phase)
             yield f"  for (int index = workgroup_x(); index < {tiles}; index += {composition.resident}) {{"
             yield "    barrier();"
             yield from _calls(phase, names, constants)
             yield "  }"
+    else:
+        yield "  int index = workgroup_x();"
+        yield from _chain(composition, names, constants)
+
+
+def _chain(composition: Composition, names: Iterator[str], constants: Iterator[str]) -> Iterator[str]:
+    """Each phase's workgroups behind those of the phase before, which they wait for."""
+    counts = [sum(part.workgroups for part in phase) for phase in composition.phases]
+    first, earlier = 0, NO_EARLIER_PHASE
+    for i, (phase, count) in enumerate(zip(composition.phases, counts, strict=True)):
+        is_last = i == len(counts) - 1
+        end = first + sum(in_clusters(part.workgroups, composition.cluster) for part in phase)
+        if not is_last:
+            yield f"  if (index < {end}) {{"
+        yield from _calls(phase, names, constants, first, earlier, composition.cluster)
+        if not is_last:
+            arrivals = f"(Arrivals *)p{composition.state} + {i}"
+            yield f"    arrive({arrivals});"
+            yield "    return;"
+            yield "  }"
+            earlier = f"EarlierPhase{{{arrivals}, {count}, {counts[i + 1]}}}"
+        first = end
 
 
 def _constants(composition: Composition) -> Iterator[str]:
-    """How the bodies are given their constants: as arguments of the entry, or written out in a resident one."""
-    if not composition.resident:
+    """How the bodies are given their constants: as arguments of the entry, or written out where there are phases."""
+    if len(composition.phases) == 1:
         return (f"c{i}" for i in range(len(composition.constants)))
     return (f"int({constant}u)" for launch in composition.launches for constant in launch.constants)
 
 
-def _calls(phase: Iterable[Part], names: Iterator[str], constants: Iterator[str]) -> Iterator[str]:
-    """The call of the part that ``index`` belongs to."""
-    first = 0
+def _calls(
+    phase: Iterable[Part],
+    names: Iterator[str],
+    constants: Iterator[str],
+    first: int = 0,
+    earlier: str = NO_EARLIER_PHASE,
+    cluster: int = 1,
+) -> Iterator[str]:
+    """The call of the part that ``index`` belongs to; the phase's workgroups begin at ``first``."""
+    otherwise = ""
     for part in phase:
         x, y, _ = part.launch.workgroups
-        call = _call(part, next(names), f"workgroup_of(index - {first}, {x}, {y})", constants)
-        yield f"  {'else ' if first else ''}if (index < {first + part.workgroups}) {call}"
-        first += part.workgroups
+        call = _call(part, next(names), f"workgroup_of(index - {first}, {x}, {y})", constants, earlier)
+        end = first + part.workgroups
+        yield f"  {otherwise}if (index < {end}) {call}"
+        otherwise = "else "
+        first += in_clusters(part.workgroups, cluster)
+        if first > end:
+            yield f"  else if (index < {first}) return;"
 
 
-def _call(part: Part, name: str, workgroup: str, constants: Iterator[str]) -> str:
+def _call(
+    part: Part, name: str, workgroup: str, constants: Iterator[str], earlier: str = NO_EARLIER_PHASE
+) -> str:
     offsets = part.offsets or (0,) * len(part.pointers)
     arguments = [f"Buffer{{(uint8 *)p{i} + {offset}}}" for i, offset in zip(part.pointers, offsets, strict=True)]
     arguments += [next(constants) for _ in part.launch.constants]
-    return f"call_body({', '.join([name, 'memory', workgroup, *arguments])});"
+    return f"call_body({', '.join([name, 'memory', workgroup, earlier, *arguments])});"

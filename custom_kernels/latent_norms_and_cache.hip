@@ -6,10 +6,15 @@
 
 DEVICE void norm_query(RowShared &shared, const bf16 *query, const bf16 *weight, uint8 *values, float *scales, int rows,
                        int columns, float epsilon, int index) {
-  Row<CHUNKS> row;
+  Row<CHUNKS> row, weights;
   load_row<CHUNKS>(query, columns, row);
-  normalize_row<CHUNKS>(row, weight, columns, epsilon, shared);
-  quantize_row<CHUNKS>(row, index, rows, columns, values, scales);
+  load_row<CHUNKS>(weight, columns, weights);
+  float factor = norm_factor<CHUNKS>(row, columns, epsilon, shared);
+#pragma unroll
+  for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+    scale_chunk(row[chunk], factor, weights[chunk]);
+    quantize_chunk(row[chunk], index, rows, columns, chunk, values, scales);
+  }
 }
 
 // Eight columns as FP8, rounded to bf16 on the way.
@@ -24,19 +29,22 @@ DEVICE void store_key_columns(const float (&values)[COLUMNS_PER_LANE], uint8 *ta
 
 DEVICE void store_key(RowShared &shared, const bf16 *latent, const bf16 *weight, const float *table_row, int64 slot,
                       uint8 *cache, int latent_dim, int rope_dim, float epsilon) {
-  Row<CHUNKS> row;
+  Row<CHUNKS> row, weights;
   load_row<CHUNKS>(latent, latent_dim, row);
+  load_row<CHUNKS>(weight, latent_dim, weights);
   // The last lanes also hold the rotated columns.
   int dim = thread_id() * COLUMNS_PER_LANE - (ROW_COLUMNS - rope_dim);
   float turned[COLUMNS_PER_LANE] = {};
   if (dim >= 0) load_bf16x8(latent + latent_dim + dim, turned);
   rotate<ROPE_HALVES>(turned, dim, rope_dim, table_row);
-  normalize_row<CHUNKS>(row, weight, latent_dim, epsilon, shared);
+  float factor = norm_factor<CHUNKS>(row, latent_dim, epsilon, shared);
   if (slot < 0) return;
   uint8 *key = cache + slot * (latent_dim + rope_dim);
 #pragma unroll
-  for (int chunk = 0; chunk < CHUNKS; ++chunk)
+  for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+    scale_chunk(row[chunk], factor, weights[chunk]);
     if (row_column(chunk) < latent_dim) store_key_columns(row[chunk], key + row_column(chunk));
+  }
   if (dim >= 0) store_key_columns(turned, key + latent_dim + dim);
 }
 

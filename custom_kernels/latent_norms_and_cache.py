@@ -44,7 +44,7 @@ def reference(
     query = rms_normalize(qkv_a[:, :query_dim], query_weight, query_epsilon)
     values, scales = quantize_groups(query, stored)
     latent = rms_normalize(qkv_a[:, query_dim : query_dim + latent_dim], latent_weight, latent_epsilon)
-    joined = join_columns(latent.to(qkv_a.dtype), qkv_a[:, query_dim + latent_dim :])[:, None]
+    joined = join_columns(latent.to(qkv_a.dtype), qkv_a, query_dim + latent_dim)[:, None]
     rotated = rotate(joined.float(), rope_table, positions, rope_layout, latent_dim)[:, 0]
     key = elements_to_bytes(stored.encode(rotated.to(qkv_a.dtype)))
     pages, tokens = page_and_token(slot_mapping)

@@ -18,6 +18,10 @@ class Launch:
 
     ``workgroup_size`` and ``workgroups`` are (x, y, z); CPU kernels ignore the former. ``workgroups_per_unit``
     limits the registers so that a compute unit can hold that many at once; 0 leaves them to the compiler.
+
+    ``cluster`` workgroups that follow each other along x run at the same time and read each other's workgroup memory
+    (NVIDIA only; see device/cluster.h). ``without_cluster`` is what a resident grid runs instead. With
+    ``starts_early`` the kernel first loads what no op makes, and only then waits for its inputs.
     """
 
     source: str
@@ -28,8 +32,13 @@ class Launch:
     workgroup_size: tuple[int, int, int] = (1, 1, 1)
     defines: tuple[tuple[str, int], ...] = ()
     workgroups_per_unit: int = 0
+    cluster: int = 1
+    without_cluster: "Launch | None" = None
+    starts_early: bool = False
 
     def __post_init__(self):
+        if self.workgroups[0] % self.cluster:
+            raise ValueError(f"{self.symbol}: a grid of {self.workgroups} in clusters of {self.cluster}")
         for constant in self.constants:
             if not -(2**31) <= constant < 2**32:
                 raise ValueError(f"{self.symbol}: constant {constant} does not fit in 32 bits")

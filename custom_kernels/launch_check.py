@@ -1,10 +1,14 @@
 """Checks of a code object against the launch it is embedded for. The compiler makes none of them."""
 
+import math
+
 from predecode.custom_kernels.code_object import Kernel, read_kernels
 from predecode.custom_kernels.composition import Composition
+from predecode.custom_kernels.occupancy import occupancy
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.kernel_record import REGISTER_BYTES
 
 MOST_POINTERS = 16
 """Buffers that the runtime's GPU drivers bind to one dispatch at most."""
@@ -39,9 +43,9 @@ def _problems(kernel: Kernel, launch: Composition, target: Target):
         )
     if launch.pointers > MOST_POINTERS:
         yield f"takes {launch.pointers} buffers, the runtime binds at most {MOST_POINTERS} to a dispatch"
-    x, y, z = launch.workgroup_size
-    if x * y * z > kernel.largest_workgroup:
-        yield f"built for workgroups of at most {kernel.largest_workgroup}, launched with {x * y * z}"
+    threads = math.prod(launch.workgroup_size)
+    if threads > kernel.largest_workgroup:
+        yield f"built for workgroups of at most {kernel.largest_workgroup}, launched with {threads}"
     if min(launch.workgroups) < 1:
         yield f"launched with an empty grid {launch.workgroups}"
     if kernel.wave_size != target.wave_size:
@@ -51,16 +55,20 @@ def _problems(kernel: Kernel, launch: Composition, target: Target):
             f"takes {kernel.resources.shared_memory_bytes} bytes of workgroup memory, "
             f"{target.name} has {target.shared_memory}"
         )
-    if launch.resident > target.compute_units * target.resident_workgroups(kernel.resources.shared_memory_bytes):
+    fitting = occupancy(kernel, -(-threads // target.wave_size), target)
+    if not fitting.workgroups_per_compute_unit:
+        yield f"a workgroup of {threads} does not fit on {target.name}, for its {fitting.limited_by}"
+    of_unit = min(target.resident_workgroups(kernel.resources.shared_memory_bytes), fitting.workgroups_per_compute_unit)
+    if launch.resident > target.compute_units * of_unit:
         yield (
             f"{launch.resident} workgroups with {kernel.resources.shared_memory_bytes} bytes of workgroup memory each "
             f"do not fit on {target.name} at once; they would wait for each other for ever"
         )
-    if kernel.resources.scratch_bytes:
-        yield f"takes {kernel.resources.scratch_bytes} bytes of scratch per lane; keep arrays in registers"
-    if kernel.resources.register_spills:
+    # A resident entry's registers are limited so that its grid fits, and its pointers are many: it may spill.
+    if kernel.resources.register_spills and not launch.resident:
         yield f"spills {kernel.resources.register_spills} registers; use fewer per lane"
-    # A resident entry has more pointers than scalar registers; it may keep them in lanes of vector registers.
+    if kernel.resources.scratch_bytes > REGISTER_BYTES * kernel.resources.register_spills:
+        yield f"takes {kernel.resources.scratch_bytes} bytes of scratch per lane; keep arrays in registers"
     if kernel.resources.scalar_spills and not launch.resident:
         yield f"spills {kernel.resources.scalar_spills} scalar registers; pass fewer values"
 

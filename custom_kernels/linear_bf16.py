@@ -3,12 +3,14 @@
 Source: `torch.nn.functional.linear` on bfloat16, but the sum is returned as it is accumulated, in float32.
 """
 
+from dataclasses import replace
+
 import torch
 
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import Call, define_op
-from predecode.custom_kernels.skinny_tile import THREADS, float_tile
-from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.skinny_tile import THREADS, float_split_tile, float_tile
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 
 FRAGMENT = 32
 """Columns that a wave multiplies in one step."""
@@ -36,7 +38,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
             workgroups=(-(-outputs // CPU_OUTPUTS), 1, 1),
         )
     tile = float_tile(target, rows, outputs, columns)
-    return Launch(
+    launch = Launch(
         source="linear_bf16.hip",
         symbol="linear_bf16",
         operands=("x", "weight"),
@@ -44,6 +46,19 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroups=tile.workgroups(target, rows, outputs),
         workgroup_size=(THREADS, 1, 1),
         defines=(("ROWS", rows), ("COLUMNS", columns), ("OUTPUTS", tile.outputs), *tile.defines),
+    )
+    split = float_split_tile(target, rows, outputs, columns)
+    if split is None:
+        return launch
+    return replace(
+        launch,
+        source="linear_bf16_split.hip",
+        workgroups=split.workgroups(outputs),
+        defines=(("ROWS", rows), ("COLUMNS", columns), *split.defines),
+        workgroups_per_unit=RESIDENT_PER_UNIT,
+        cluster=split.split,
+        without_cluster=launch,
+        starts_early=True,
     )
 
 

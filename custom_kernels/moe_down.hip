@@ -11,6 +11,7 @@
 #include "bf16.h"
 #include "expert_pairs.h"
 #include "pipeline.h"
+#include "read_once.h"
 
 constexpr int WAVES = GATHER_THREADS / WAVE_SIZE;
 constexpr int FRAGMENTS = GROUP / FRAGMENT_COLUMNS;
@@ -21,9 +22,10 @@ constexpr int GROUPS = COLUMNS / GROUP;
 constexpr int SCALE_ROWS = divide_up(BANDS * TILE, GROUP);
 constexpr int BLOCK = ROWS < ROW_BLOCK ? ROWS : ROW_BLOCK;
 constexpr int PAIRS = BLOCK * EXPERTS_PER_ROW;
+constexpr int OWN_PAIRS = divide_up(PAIRS, GATHER_THREADS);
 // A step is a chunk's product over one group. The operands of SLOTS steps are under way, as many as fit in registers;
 // whole chunks, if any.
-constexpr int MOST_LOADS = FRAGMENT_PARTS == 1 ? 24 : 20;
+constexpr int MOST_LOADS = FRAGMENT_PARTS == 1 ? 24 : 16;
 constexpr int MOST_SLOTS = MOST_LOADS / ((WORKGROUP_PARTS + 1) * FRAGMENTS);
 constexpr int SLOTS = MOST_SLOTS < GROUPS ? MOST_SLOTS : MOST_SLOTS / GROUPS * GROUPS;
 // The rows of a workgroup lie in so many rows of scale blocks at most.
@@ -40,7 +42,9 @@ constexpr int OWNED = columns_owned(2), ROW_THREADS = OUTPUTS / OWNED;
 struct Shared {
   alignas(16) float products[2][WAVES * PART_ROWS][PRODUCT_STRIDE];  // of a stage's chunks
   ExpertPairs<EXPERTS, PAIRS> gathered;
-  float ordered_weight[PAIRS];  // see `order_pairs`
+  float share[PAIRS];                    // the experts' weights
+  uint16 places[PAIRS], ordered[PAIRS];  // see `order_pairs`
+  float ordered_weight[PAIRS];
   float sums[OWNED][GATHER_THREADS];  // each thread's own columns: registers are all taken
 };
 
@@ -52,13 +56,27 @@ struct Operands {
   int first_part;
 };
 
-// The place of a pair's product among all products: its chunk * PART_ROWS + its place in the chunk.
-DEVICE const uint16 *ordered_places(const Shared &shared) { return shared.gathered.scratch[1]; }
+// Gathers the pairs and keeps their shares. These are loaded before the first part of an expert: what is loaded after
+// that arrives after it, even from a cache.
+DEVICE void gather_pairs_and_shares(Shared &shared, const int *expert_ids, const float *expert_weights, int pairs) {
+  float shares[OWN_PAIRS];
+#pragma unroll
+  for (int i = 0; i < OWN_PAIRS; ++i) {
+    int pair = i * GATHER_THREADS + thread_id();
+    shares[i] = pair < pairs ? expert_weights[pair] : 0;
+  }
+  gather_pairs(expert_ids, pairs, shared.gathered);
+#pragma unroll
+  for (int i = 0; i < OWN_PAIRS; ++i) {
+    int pair = i * GATHER_THREADS + thread_id();
+    if (pair < pairs) shared.share[pair] = shares[i];  // read by this thread alone
+  }
+}
 
-// Puts, by row, the places of its pairs and their weights in ascending order of the places.
-DEVICE void order_pairs(Shared &shared, const float *expert_weights, int pairs) {
-  auto &gathered = shared.gathered;
-  auto &[places, ordered] = gathered.scratch;
+// The place of a pair's product among all products is its chunk * PART_ROWS + its place in the chunk. Puts, by row,
+// the places of its pairs and their shares in ascending order of the places.
+DEVICE void order_pairs(Shared &shared, int pairs) {
+  auto &[products, gathered, share, places, ordered, ordered_weight, sums] = shared;
   for (int place = thread_id(); place < gathered.chunks * PART_ROWS; place += GATHER_THREADS) {
     Chunk chunk = gathered.chunk[place / PART_ROWS];
     if (place % PART_ROWS < chunk.count) places[pair_of(gathered, chunk, place % PART_ROWS)] = uint16(place);
@@ -66,11 +84,10 @@ DEVICE void order_pairs(Shared &shared, const float *expert_weights, int pairs) 
   barrier();
   for (int pair = thread_id(); pair < pairs; pair += GATHER_THREADS) {
     int first = pair / EXPERTS_PER_ROW * EXPERTS_PER_ROW, place = places[pair], order = first;
-    float weight = expert_weights[pair];
 #pragma unroll
     for (int j = 0; j < EXPERTS_PER_ROW; ++j) order += places[first + j] < place;
     ordered[order] = uint16(place);
-    shared.ordered_weight[order] = weight;
+    ordered_weight[order] = share[pair];
   }
   barrier();
 }
@@ -118,7 +135,7 @@ DEVICE void load(const Operands &operands, const Sources &from, int group, Slot 
         from.weight + tiled_16x16_offset(part_at(operands, part) * PART_ROWS, group * GROUP, COLUMNS);
 #pragma unroll
     for (int i = 0; i < FRAGMENTS; ++i)
-      slot.weight[part][i] = __builtin_nontemporal_load((const uint32x4 *)(weight + i * FRAGMENT_COLUMNS * TILE));
+      slot.weight[part][i] = load_once(weight + i * FRAGMENT_COLUMNS * TILE);
   }
 #pragma unroll
   for (int i = 0; i < SCALE_BLOCKS; ++i)
@@ -188,7 +205,7 @@ constexpr int NOTHING_LEFT = 0x7FFFFFFF;
 
 DEVICE void find_next(const Shared &shared, RowSum &sum) {
   int row_end = (thread_id() / ROW_THREADS + 1) * EXPERTS_PER_ROW;
-  sum.next = sum.left > 0 ? ordered_places(shared)[row_end - sum.left] : NOTHING_LEFT;
+  sum.next = sum.left > 0 ? shared.ordered[row_end - sum.left] : NOTHING_LEFT;
 }
 
 DEVICE void add_products(Shared &shared, int stage, RowSum &sum) {
@@ -222,7 +239,7 @@ DEVICE Step step_at(int turn, int slot) {
 }
 
 // Puts the sums of all chunks' products in `shared`.
-DEVICE void sum_experts(Shared &shared, const Operands &operands, const float *expert_weights, int rows) {
+DEVICE void sum_experts(Shared &shared, const Operands &operands, int rows) {
   auto &gathered = shared.gathered;
   int wave = uniform_wave_id();
   // Whole turns of the slots, with no chunk in the last steps: leaving in between would hide the number of loads that
@@ -246,7 +263,7 @@ DEVICE void sum_experts(Shared &shared, const Operands &operands, const float *e
       add_products(shared, step.stage, sum);
     }
     if (turn < 0) {
-      order_pairs(shared, expert_weights, rows * EXPERTS_PER_ROW);
+      order_pairs(shared, rows * EXPERTS_PER_ROW);
       sum.left = thread_id() / ROW_THREADS < rows ? EXPERTS_PER_ROW : 0;
 #pragma unroll
       for (int column = 0; column < OWNED; ++column) shared.sums[column][thread_id()] = 0;
@@ -261,9 +278,9 @@ DEVICE void moe_down(Workgroup workgroup, Shared &shared, const uint8 *values, c
   int first_row = workgroup.y * ROW_BLOCK, first_part = workgroup.x * WORKGROUP_PARTS;
   int rows = ROWS - first_row < ROW_BLOCK ? ROWS - first_row : ROW_BLOCK;
   int64 first_pair = int64(first_row) * EXPERTS_PER_ROW;
-  gather_pairs(expert_ids + first_pair, rows * EXPERTS_PER_ROW, shared.gathered);
+  gather_pairs_and_shares(shared, expert_ids + first_pair, expert_weights + first_pair, rows * EXPERTS_PER_ROW);
   Operands operands = {values + first_pair * COLUMNS, scales + first_pair, weight, weight_scales, first_part};
-  sum_experts(shared, operands, expert_weights + first_pair, rows);
+  sum_experts(shared, operands, rows);
   int row = thread_id() / ROW_THREADS;
   if (row < rows)
     store_row(shared, first_part * PART_ROWS + thread_id() % ROW_THREADS * OWNED,

@@ -33,6 +33,7 @@ def reference(
     expert_weights: torch.Tensor,
     weight: torch.Tensor,
     weight_scales: torch.Tensor,
+    shared_experts: int,
 ) -> torch.Tensor:
     rows, experts_per_row = expert_ids.shape
     u = dequantize_groups(values, GROUP_MAJOR_SCALES.unpack(scales)).reshape(rows, experts_per_row, -1)
@@ -46,7 +47,7 @@ def reference(
     return torch.stack(sums).to(FORMAT_OF_DTYPE[values.dtype].activation_dtype)
 
 
-def _fake(values, scales, expert_ids, expert_weights, weight, weight_scales):
+def _fake(values, scales, expert_ids, expert_weights, weight, weight_scales, shared_experts):
     shape = (expert_ids.shape[0], weight.shape[1] * TILE)
     return values.new_empty(shape, dtype=FORMAT_OF_DTYPE[values.dtype].activation_dtype)
 
@@ -89,7 +90,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
 OP = define_op(
     "moe_down(Tensor values, Tensor scales, Tensor expert_ids, Tensor expert_weights, Tensor weight, "
-    "Tensor weight_scales) -> Tensor",
+    "Tensor weight_scales, int shared_experts) -> Tensor",
     reference,
     _fake,
     launch=_launch,
@@ -98,12 +99,18 @@ OP = define_op(
 
 
 def moe_down(
-    u: QuantizedActivation, expert_ids: torch.Tensor, expert_weights: torch.Tensor, weight: BlockScaledWeight
+    u: QuantizedActivation,
+    expert_ids: torch.Tensor,
+    expert_weights: torch.Tensor,
+    weight: BlockScaledWeight,
+    *,
+    shared_experts: int,
 ) -> torch.Tensor:
     """``y[t] = sum_j expert_weights[t, j] * (W[expert_ids[t, j]] u[t*k + j])``, in float32, rounded once.
 
-    ``u`` [T*k, I] with group-major scales. ``expert_ids`` int32 [T, k], each in [0, E); ``expert_weights`` float32
-    [T, k]; ``weight`` tiled [E, N/16, I/16, 16, 16] with scales [E, ceil(N/128), I/128]. Returns [T, N] in the
+    ``u`` [T*k, I] with group-major scales. ``expert_ids`` int32 [T, k], each in [0, E), the last ``shared_experts`` of
+    a row being those of every row; an expert that a row has twice is added twice, in either order. ``expert_weights``
+    float32 [T, k]; ``weight`` tiled [E, N/16, I/16, 16, 16] with scales [E, ceil(N/128), I/128]. Returns [T, N] in the
     format's activation dtype.
     """
     rows, experts_per_row = require_expert_ids("moe_down", expert_ids, weight)
@@ -113,4 +120,6 @@ def moe_down(
             f"float32 {list(expert_ids.shape)} like the expert ids"
         )
     require_quantized_rows("moe_down", u, rows * experts_per_row, weight)
-    return torch.ops.predecode.moe_down(u.values, u.scales, expert_ids, expert_weights, weight.values, weight.scales)
+    return torch.ops.predecode.moe_down(
+        u.values, u.scales, expert_ids, expert_weights, weight.values, weight.scales, shared_experts
+    )

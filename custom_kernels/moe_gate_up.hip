@@ -1,13 +1,15 @@
 // First matrix of the routed experts and its gate: silu(gate) * up of every (row, expert) pair.
 //
 // The work is cut into units: 8 gate rows and the 8 up rows that belong to them, which fill one fragment, for the
-// pairs of one chunk. Units are ordered by expert, band and chunk, and every workgroup takes an equal stretch of
-// them, so that an expert's weight is read from memory once and the load is even whatever the routing. The waves
-// share the columns; the loads of the next groups, also of the next unit, are always under way.
+// pairs of one chunk. Units are ordered by expert, band and chunk, and the workgroups take them in turn: the load is
+// even whatever the routing, an expert's weight is read from memory once, and what all workgroups read at a time lies
+// close together, which memory is faster at than at as many places as there are workgroups. The waves share the
+// columns; the loads of the next groups, also of the next unit, are always under way.
 //
 // ROWS, EXPERTS_PER_ROW, EXPERTS, BANDS, COLUMNS, ROW_BLOCK and WORKGROUPS are compile-time constants.
 #include "expert_pairs.h"
 #include "pipeline.h"
+#include "read_once.h"
 #include "silu.h"
 
 constexpr int WAVES = GATHER_THREADS / WAVE_SIZE;
@@ -18,8 +20,9 @@ constexpr int SLICES = OUTPUTS / HALF;
 constexpr int SCALE_ROWS = divide_up(BANDS * TILE, GROUP);
 constexpr int GROUPS = COLUMNS / GROUP;
 constexpr int PAIRS = (ROWS < ROW_BLOCK ? ROWS : ROW_BLOCK) * EXPERTS_PER_ROW;
-// The groups of a wave go through SLOTS sets of registers in ROUNDS: 12 (NVIDIA) or 14 loads of weights are under way.
-constexpr int MOST_SLOTS = FRAGMENT_PARTS == 1 ? 7 : 3;
+// The groups of a wave go through SLOTS sets of registers in ROUNDS: 8 (NVIDIA, where more make memory slower) or 14
+// loads of weights are under way.
+constexpr int MOST_SLOTS = FRAGMENT_PARTS == 1 ? 7 : 2;
 constexpr int ROUNDS = divide_up(divide_up(GROUPS, WAVES), MOST_SLOTS);
 constexpr int SLOTS = divide_up(divide_up(GROUPS, WAVES), ROUNDS);
 constexpr int ROUND_GROUPS = SLOTS * WAVES;
@@ -103,7 +106,7 @@ DEVICE void load(const Operands &operands, const Sources &from, int index, Slot 
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part) {
       const uint8 *tiles = from.weight + int64(part) * OUTPUTS * COLUMNS + column * TILE;
-      slot.weight[i].part[part] = __builtin_nontemporal_load((const uint32x4 *)tiles);
+      slot.weight[i].part[part] = load_once(tiles);
     }
     slot.values[i] = *(const uint32x4 *)(operands.values + from.values + column);
   }
@@ -157,8 +160,7 @@ DEVICE void moe_gate_up(Workgroup workgroup, Shared &shared, const uint8 *values
   auto &gathered = shared.gathered;
   gather_pairs(expert_ids + first_pair, rows * EXPERTS_PER_ROW, gathered);
   int units = gathered.chunks * SLICES;
-  int first = int(int64(units) * workgroup.x / WORKGROUPS), end = int(int64(units) * (workgroup.x + 1) / WORKGROUPS);
-  if (first == end) return;
+  if (workgroup.x >= units) return;
   Operands operands = {values, scales, weight, weight_scales, first_row};
   auto exists = [](int round, int slot) {
     return GROUPS == ROUNDS * ROUND_GROUPS || (round * SLOTS + slot) * WAVES + uniform_wave_id() < GROUPS;
@@ -167,22 +169,23 @@ DEVICE void moe_gate_up(Workgroup workgroup, Shared &shared, const uint8 *values
   Slot slots[SLOTS];
   float totals[PART_COLUMNS][ACCUMULATOR_ROWS] = {};
   // The round before the first unit only loads.
-  for (int index = first - 1, round = ROUNDS - 1; index < end;) {
+  for (int index = workgroup.x - WORKGROUPS, round = ROUNDS - 1; index < units;) {
     bool unit_ends = round == ROUNDS - 1;
     int next_round = unit_ends ? 0 : round + 1;
     if (!unit_ends) go_to_next_round(sources);
-    else if (index + 1 < end) sources = sources_of(operands, gathered, unit_at(gathered, index + 1));
+    else if (index + WORKGROUPS < units) sources = sources_of(operands, gathered, unit_at(gathered, index + WORKGROUPS));
     else sources = idle_sources(operands);
 #pragma unroll
     for (int slot = 0; slot < SLOTS; ++slot) {
-      if (index >= first && exists(round, slot)) multiply_slot(slots[slot], totals);
+      if (index >= 0 && exists(round, slot)) multiply_slot(slots[slot], totals);
       if (exists(next_round, slot)) load(operands, sources, slot, slots[slot]);
       schedule_boundary();
     }
     round = next_round;
     if (!unit_ends) continue;
-    if (index >= first)
-      store_unit(shared.of_wave[index % 2], totals, gathered, unit_at(gathered, index), result + first_pair * OUTPUTS);
-    ++index;
+    if (index >= 0)
+      store_unit(shared.of_wave[index / WORKGROUPS % 2], totals, gathered, unit_at(gathered, index),
+                 result + first_pair * OUTPUTS);
+    index += WORKGROUPS;
   }
 }

@@ -48,6 +48,7 @@ def reference(
     expert_ids: torch.Tensor,
     weight: torch.Tensor,
     weight_scales: torch.Tensor,
+    shared_experts: int,
 ) -> torch.Tensor:
     x = dequantize_groups(values, GROUP_MAJOR_SCALES.unpack(scales))
     # Row by row: the experts of all rows at once would not fit in memory at true sizes.
@@ -55,7 +56,7 @@ def reference(
     return silu_mul(torch.cat(rows).to(FORMAT_OF_DTYPE[values.dtype].activation_dtype))
 
 
-def _fake(values, scales, expert_ids, weight, weight_scales):
+def _fake(values, scales, expert_ids, weight, weight_scales, shared_experts):
     shape = (expert_ids.shape[0] * expert_ids.shape[1], weight.shape[1] * TILE // 2)
     return values.new_empty(shape, dtype=FORMAT_OF_DTYPE[values.dtype].activation_dtype)
 
@@ -94,7 +95,8 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
 
 OP = define_op(
-    "moe_gate_up(Tensor values, Tensor scales, Tensor expert_ids, Tensor weight, Tensor weight_scales) -> Tensor",
+    "moe_gate_up(Tensor values, Tensor scales, Tensor expert_ids, Tensor weight, Tensor weight_scales, "
+    "int shared_experts) -> Tensor",
     reference,
     _fake,
     launch=_launch,
@@ -102,13 +104,15 @@ OP = define_op(
 )
 
 
-def moe_gate_up(x: QuantizedActivation, expert_ids: torch.Tensor, weight: BlockScaledWeight) -> torch.Tensor:
+def moe_gate_up(
+    x: QuantizedActivation, expert_ids: torch.Tensor, weight: BlockScaledWeight, *, shared_experts: int
+) -> torch.Tensor:
     """``h[t*k + j] = silu(g) * u`` with ``(g, u) = W[expert_ids[t, j]] x[t]``.
 
     The products are accumulated in float32 and rounded to the activation dtype, as is the result. ``x`` [T, K] with
-    group-major scales; ``expert_ids`` int32 [T, k], each in [0, E); ``weight`` tiled [E, 2I/16, K/16, 16, 16] (gate
-    rows, then up rows; I a multiple of 16) with scales [E, ceil(2I/128), K/128]. Returns [T*k, I] in the format's
-    activation dtype.
+    group-major scales; ``expert_ids`` int32 [T, k], each in [0, E), the last ``shared_experts`` of a row being those
+    of every row; ``weight`` tiled [E, 2I/16, K/16, 16, 16] (gate rows, then up rows; I a multiple of 16) with scales
+    [E, ceil(2I/128), K/128]. Returns [T*k, I] in the format's activation dtype.
     """
     rows, _ = require_expert_ids("moe_gate_up", expert_ids, weight)
     require_quantized_rows("moe_gate_up", x, rows, weight)
@@ -117,4 +121,6 @@ def moe_gate_up(x: QuantizedActivation, expert_ids: torch.Tensor, weight: BlockS
             f"moe_gate_up: weight of {weight.values.shape[1]} bands of 16 rows; expected an even number, half of them "
             "the gate's"
         )
-    return torch.ops.predecode.moe_gate_up(x.values, x.scales, expert_ids, weight.values, weight.scales)
+    return torch.ops.predecode.moe_gate_up(
+        x.values, x.scales, expert_ids, weight.values, weight.scales, shared_experts
+    )

@@ -31,7 +31,6 @@ def occupancy(kernel: Kernel, waves: int, target: Target) -> Occupancy:
         workgroups_per_compute_unit=workgroups[limit],
         waves_per_simd=workgroups[limit] * waves / unit.simds,
         limited_by=limit,
-        upper_bound=resources.vector_registers is None,
     )
 
 

@@ -38,6 +38,7 @@ class Op:
 
     ``touched`` names arguments of which a call moves only a part, with the most bytes it can move: caches, whose
     pool is larger than a step's tokens, or experts that no row is routed to. Other arguments are moved whole.
+    ``reads_reduced`` tells that the first argument is what tensor-parallel ranks add up.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Op:
     in_place: Mapping[int, str] = field(default_factory=dict)
     launch: LaunchRule | None = None
     touched: TouchedRule | None = None
+    reads_reduced: bool = False
 
     @property
     def overload(self) -> torch._ops.OpOverload:
@@ -70,16 +72,17 @@ def define_op(
     in_place: Mapping[int, str] | None = None,
     launch: LaunchRule | None = None,
     touched: TouchedRule | None = None,
+    reads_reduced: bool = False,
 ) -> Op:
     """Define ``torch.ops.predecode.<name>`` from a schema such as ``"scale(Tensor x, float s) -> Tensor"``.
 
     The op is functional: ``reference`` must not write its arguments nor return them. ``fake`` gives the
     results' shapes and dtypes. ``in_place`` tells which results a kernel writes into which argument's buffer;
-    a caller must not use that argument afterwards. ``touched``: see `Op`.
+    a caller must not use that argument afterwards. ``touched``, ``reads_reduced``: see `Op`.
     """
     name = schema.split("(", 1)[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"predecode::{name}", fake, lib=LIBRARY)
-    OPS[name] = Op(name, reference, fake, dict(in_place or {}), launch, touched)
+    OPS[name] = Op(name, reference, fake, dict(in_place or {}), launch, touched, reads_reduced)
     return OPS[name]

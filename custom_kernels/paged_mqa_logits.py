@@ -21,8 +21,8 @@ from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import IndexerCache
 
 THREADS = 256
-THREADS_PER_COMPUTE_UNIT = {32: 256, 64: 512}
-"""How many run at once, by wave size: a lane of a wave of 32 holds twice the query, and twice the keys in flight."""
+WORKGROUPS_PER_UNIT = 2
+"""Of a compute unit, at once: pages under way to both are more than memory needs to be busy."""
 MOST_HEADS = 64
 """More do not fit in a wave's registers."""
 
@@ -77,9 +77,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         return Launch("paged_mqa_logits.cpp", "paged_mqa_logits", operands, (width, heads, topk), (width, rows, 1))
     if heads > MOST_HEADS:
         return None
-    waves, tiles = THREADS // target.wave_size, rows * width * PAGE_TOKENS // TILE
-    at_once = target.compute_units * THREADS_PER_COMPUTE_UNIT[target.wave_size] // THREADS
-    workgroups = min(at_once, -(-tiles // waves))
+    workgroups = min(target.compute_units * WORKGROUPS_PER_UNIT, rows * width)
     return Launch(
         source="paged_mqa_logits.hip",
         symbol="paged_mqa_logits",
@@ -88,6 +86,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroups=(workgroups, 1, 1),
         workgroup_size=(THREADS, 1, 1),
         defines=(("HEAD_TILES", heads // TILE), ("ROWS", rows), ("WORKGROUPS", workgroups)),
+        workgroups_per_unit=WORKGROUPS_PER_UNIT,
     )
 
 

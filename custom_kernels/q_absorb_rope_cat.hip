@@ -7,6 +7,7 @@
 #include "fp8.h"
 #include "half_matrix.h"
 #include "layouts.h"
+#include "pipeline.h"
 #include "rope.h"
 #include "shares.h"
 
@@ -23,7 +24,7 @@ constexpr int ROPE_LANES = ROPE_DIM / ROPE_VECTOR;
 static_assert(LATENT % COLUMNS == 0 && NOPE % HALF_COLUMNS == 0 && TILE * ROPE_LANES <= THREADS);
 
 struct Shared {
-  float sums[SLICES][TILE][COLUMNS];
+  float sums[SLICES][TILE][COLUMNS + 4];  // four more, so that neighbouring rows meet no bank twice
 };
 
 struct Head {
@@ -61,6 +62,8 @@ DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const 
     scale[s] = weight_scales[(first_weight_row + first) / GROUP * divide_up(LATENT, GROUP) + wave_column / GROUP];
   }
 
+  schedule_boundary();
+
   Accumulator sums[WORD_TILES];
 #pragma unroll
   for (int s = 0; s < STEPS_PER_SLICE; ++s) {
@@ -81,14 +84,17 @@ DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const 
     }
   }
 #pragma unroll
-  for (int tile = 0; tile < WORD_TILES; ++tile)
+  for (int c = 0; c < PART_COLUMNS; ++c) {
+    int column = wave % WAVES_PER_SLICE * WORD_COLUMNS + word_column(0, accumulator_column(c));
 #pragma unroll
-    for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c) {
-      int column = wave % WAVES_PER_SLICE * WORD_COLUMNS + word_column(tile, accumulator_column(c));
+    for (int r = 0; r < ACCUMULATOR_ROWS; ++r) {
+      float4 four;  // neighbouring columns, of a lane's word
 #pragma unroll
-      for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
-        shared.sums[slice][accumulator_row(r)][column] = sums[tile].element[c][r];
+      for (int i = 0; i < 4; ++i)
+        four[i] = sums[i / FRAGMENT_PARTS].element[i % FRAGMENT_PARTS * PART_COLUMNS + c][r];
+      *(float4 *)&shared.sums[slice][accumulator_row(r)][column] = four;
     }
+  }
   barrier();
 
   constexpr int VECTOR = TILE * COLUMNS / THREADS;

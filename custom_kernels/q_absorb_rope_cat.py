@@ -34,7 +34,7 @@ def reference(
     nope = split.shape[2] - rope_dim
     key_rows = kv_b_heads(weight, weight_scales)[:, :nope]
     absorbed = torch.bmm(split[..., :nope].float().transpose(0, 1), key_rows).transpose(0, 1).contiguous()
-    joined = join_columns(absorbed.to(q.dtype), split[..., nope:])
+    joined = join_columns(absorbed.to(q.dtype), split, nope)
     rotated = rotate(joined.float(), rope_table, positions, rope_layout, latent)
     return FORMAT_OF_DTYPE[weight.dtype].encode(rotated.to(q.dtype))
 

@@ -14,7 +14,10 @@ def chunks_of(columns: int) -> int:
 
 
 def norm_launch(name: str, *operands: str) -> LaunchRule:
-    """The launch rule of a norm called ``name`` that quantises: one workgroup per row of its argument ``x``."""
+    """The launch rule of a norm called ``name`` that quantises: one workgroup per row and chunk of its argument ``x``.
+
+    The workgroups of a row all read it whole: sums of squares need no exchange, and each stores little.
+    """
 
     def launch(target: Target, call: Call) -> Launch | None:
         if call["element_format"] != target.element_format.name:
@@ -24,14 +27,15 @@ def norm_launch(name: str, *operands: str) -> LaunchRule:
         if not target.has_hip_kernels:
             defines = (("COLUMNS", columns),)
             return Launch(f"{name}.cpp", name, operands, (rows, epsilon), (rows, 1, 1), defines=defines)
+        chunks = chunks_of(columns)
         return Launch(
             source=f"{name}.hip",
             symbol=name,
             operands=operands,
             constants=(rows, columns, epsilon),
-            workgroups=(rows, 1, 1),
+            workgroups=(rows, chunks, 1),
             workgroup_size=(THREADS, 1, 1),
-            defines=(("CHUNKS", chunks_of(columns)),),
+            defines=(("CHUNKS", chunks),),
         )
 
     return launch

@@ -6,7 +6,7 @@ activation rows, in parts of as many as a quarter of a wave has lanes; its waves
 
 from dataclasses import dataclass
 
-from predecode.custom_kernels.layouts import TILE
+from predecode.custom_kernels.layouts import GROUP, TILE
 from predecode.custom_kernels.targets import Target
 
 THREADS = 256
@@ -15,6 +15,11 @@ FRAGMENT_BYTES = 64
 MOST_ROWS = 64
 """Activation rows of one workgroup."""
 MOST_BANDS = 4
+MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 32, 24
+"""Activation rows up to which clusters are faster, measured on an H200."""
+SPLITS = (1, 2, 4, 8)
+FEWEST_AHEAD, FRAGMENTS_AHEAD = 2, 4
+FLOAT_STAGE = 256
 UNITS_SERVED_BY_CACHE = 50
 """Compute units that the shared cache can serve at the full rate of one; the H200's is 5.5 TB/s to 0.11 TB/s."""
 
@@ -54,6 +59,98 @@ class SkinnyTile:
 def part_rows(target: Target) -> int:
     """Activation rows of a part: the columns of the matrix unit's tile (PART_ROWS in matrix.h)."""
     return target.wave_size // 4
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTile:
+    """What a cluster of ``split`` workgroups takes, each a slice of the columns: ``bands`` bands of 16 weight rows.
+
+    Each wave keeps the copies of ``ahead`` fragments of weights under way.
+    """
+
+    bands: int
+    split: int
+    ahead: int
+
+    def workgroups(self, bands: int) -> tuple[int, int, int]:
+        """The grid for ``bands`` bands in all."""
+        return -(-bands // self.bands) * self.split, 1, 1
+
+    @property
+    def defines(self) -> tuple[tuple[str, int], ...]:
+        """The constants that the kernel's source takes."""
+        return ("BANDS", self.bands), ("SPLIT", self.split), ("AHEAD", self.ahead)
+
+
+def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile | None:
+    """The tile of a product in clusters; arguments as of `block_scaled_tile`. None where that one is faster.
+
+    Bands share a read of the rows. The fewest slices are taken that are short enough to load at once and use half of
+    the compute units, as another product often takes the rest; of a weight that fills the chip twice over, longer ones.
+    """
+    if target.device != "cuda" or rows > MOST_SPLIT_ROWS:
+        return None
+    each, longest = (4, 1792) if rows <= 8 else (8, 896)
+    tiles, groups = -(-bands // each), columns // GROUP
+    aheads = {split: _ahead(target, rows, each, groups // split) for split in SPLITS if groups % split == 0}
+    fitting = [split for split, ahead in aheads.items() if ahead]
+    if not fitting:
+        return None
+
+    def suits(split: int) -> bool:
+        filled = tiles * split / target.compute_units
+        return (filled > 0.45 and columns <= longest * split) or (filled > 1.9 and aheads[split] > FEWEST_AHEAD)
+
+    split = min(filter(suits, fitting), default=max(fitting))
+    return SplitTile(each, split, aheads[split])
+
+
+@dataclass(frozen=True, slots=True)
+class FloatSplitTile:
+    """What a cluster of ``split`` workgroups takes, each a slice of the columns: 16 weight rows.
+
+    A slice is loaded in stages of ``stage`` columns, of which ``ahead`` are under way.
+    """
+
+    split: int
+    stage: int
+    ahead: int
+
+    def workgroups(self, outputs: int) -> tuple[int, int, int]:
+        """The grid for ``outputs`` weight rows in all."""
+        return -(-outputs // TILE) * self.split, 1, 1
+
+    @property
+    def defines(self) -> tuple[tuple[str, int], ...]:
+        """The constants that the kernel's source takes."""
+        return ("SPLIT", self.split), ("STAGE", self.stage), ("AHEAD", self.ahead)
+
+
+def float_split_tile(target: Target, rows: int, outputs: int, columns: int) -> FloatSplitTile | None:
+    """The tile of a product in clusters; arguments as of `float_tile`. None where that one is faster.
+
+    These weights have few rows: as many slices are taken as it takes to use most compute units.
+    """
+    if target.device != "cuda" or rows > MOST_FLOAT_SPLIT_ROWS:
+        return None
+    tiles = -(-outputs // TILE)
+    splits = [split for split in SPLITS if columns % (split * TILE) == 0]
+    if not splits:
+        return None
+    split = min((split for split in splits if tiles * split > 0.9 * target.compute_units), default=max(splits))
+    stage_bytes = (TILE + rows) * 2 * (FLOAT_STAGE + 8)
+    room = target.shared_memory - 4 * TILE * rows
+    return FloatSplitTile(split, FLOAT_STAGE, min(-(-columns // split // FLOAT_STAGE), room // stage_bytes))
+
+
+def _ahead(target: Target, rows: int, bands: int, groups: int) -> int:
+    """Fragments whose copies each wave can have under way beside a slice of ``groups`` groups; 0 if too few."""
+    waves = THREADS // target.wave_size
+    steps = groups * GROUP // FRAGMENT_BYTES * bands // waves
+    scales = 4 * groups * (-(-rows // part_rows(target)) * part_rows(target) + bands)
+    room = target.shared_memory - rows * (groups * GROUP + 16) - scales
+    ahead = min(steps, FRAGMENTS_AHEAD, room // (waves * TILE * FRAGMENT_BYTES))
+    return ahead if ahead >= min(steps, FEWEST_AHEAD) else 0
 
 
 def block_scaled_tile(target: Target, rows: int, bands: int, columns: int) -> SkinnyTile:

@@ -10,7 +10,9 @@
 #include "half_matrix.h"
 #include "layouts.h"
 #include "matrix.h"
+#include "pipeline.h"
 #include "reduce.h"
+#include "row_gather.h"
 #include "shares.h"
 
 constexpr int THREADS = 256;
@@ -18,12 +20,12 @@ constexpr int WAVES = THREADS / WAVE_SIZE;
 constexpr int SLOTS = 64;
 constexpr int LOAD = 16;
 constexpr int ROUNDS = divide_up(divide_up(TOPK, SLOTS), SPLITS);
-constexpr int THREADS_PER_SLOT = THREADS / SLOTS;
+constexpr int SLOTS_PER_WAVE = SLOTS / WAVES;
 constexpr int FRAGMENTS = WIDTH / FRAGMENT_COLUMNS;
 constexpr int LOADS_PER_SLOT = WIDTH / LOAD;
-constexpr int LOADS_PER_THREAD = LOADS_PER_SLOT / THREADS_PER_SLOT;
+constexpr int LOADS_PER_LANE = SLOTS_PER_WAVE * LOADS_PER_SLOT / WAVE_SIZE;
 static_assert(WIDTH % FRAGMENT_COLUMNS == 0 && VALUE_DIM % FRAGMENT_COLUMNS == 0);
-static_assert(THREADS_PER_SLOT == 4 && HEADS <= TILE);
+static_assert(SLOTS_PER_WAVE * LOADS_PER_SLOT % WAVE_SIZE == 0 && HEADS <= TILE);
 
 // Heads are padded to whole parts of a fragment: 8 or 16 columns of the products.
 constexpr int HEAD_PARTS = divide_up(HEADS, PART_ROWS);
@@ -50,7 +52,7 @@ constexpr int WEIGHT_STRIDE = SLOTS + 16;
 struct Shared {
   uint32x4 rows[SLOTS][LOADS_PER_SLOT];
   float scores[SLICES][HEAD_COLUMNS][SCORE_STRIDE];
-  uint16 weights[HEAD_COLUMNS][WEIGHT_STRIDE];
+  uint32x2 weights[HEAD_COLUMNS][WEIGHT_STRIDE / 4];
   int slots[SLOTS];
   float keeps[HEAD_COLUMNS];
   OfWaves<THREADS, int> of_wave;
@@ -88,30 +90,35 @@ DEVICE int used_rounds(Shared &shared, const Selection &selection) {
 #pragma unroll
   for (int i = 0; i < divide_up(ROUNDS * SLOTS, THREADS); ++i)
     used = slots[i] >= 0 ? (thread_id() + i * THREADS) / SLOTS + 1 : used;
-  return reduce_workgroup<Maximum, THREADS>(used, shared.of_wave);
+  return reduce_threads<Maximum, THREADS>(used, shared.of_wave);
 }
 
-struct SlotPart {
-  uint32x4 loads[LOADS_PER_THREAD];
-};
+// A wave gathers the rows of SLOTS_PER_WAVE slots, the loads of a row by neighbouring lanes. Each lane knows one slot.
+using SlotRows = RowGather<LOADS_PER_LANE>;
 
-// This thread's part of the row of `slot`; zeros where that is -1.
-DEVICE SlotPart load_part(const uint8 *cache, int slot) {
-  SlotPart part = {};
-  const uint8 *source = cache + slot_offset(slot, WIDTH) + thread_id() % THREADS_PER_SLOT * LOAD;
-  if (slot >= 0)
-#pragma unroll
-    for (int i = 0; i < LOADS_PER_THREAD; ++i)
-      part.loads[i] = *(const uint32x4 *)(source + i * THREADS_PER_SLOT * LOAD);
-  return part;
+DEVICE int slot_of_lane() { return lane_id() % SLOTS_PER_WAVE; }
+DEVICE int load_of_lane(int i) { return i * WAVE_SIZE + lane_id(); }
+DEVICE int slot_of_load(int i) { return load_of_lane(i) / LOADS_PER_SLOT; }
+
+DEVICE uint32x4 *place_of(Shared &shared, int i) {
+  int slot = wave_id() * SLOTS_PER_WAVE + slot_of_load(i), column = load_of_lane(i) % LOADS_PER_SLOT;
+  return &shared.rows[slot][place_of_load(slot, column / 4, column % 4)];
 }
 
-DEVICE void store_part(Shared &shared, const SlotPart &part, int slot) {
-  int index = thread_id() / THREADS_PER_SLOT, first = thread_id() % THREADS_PER_SLOT;
-  if (first == 0) shared.slots[index] = slot;
-#pragma unroll
-  for (int i = 0; i < LOADS_PER_THREAD; ++i)
-    shared.rows[index][place_of_load(index, i, first)] = part.loads[i];
+// Starts the loads of the rows of the wave's slots; zeros for a slot that is -1.
+DEVICE void start_rows(Shared &shared, SlotRows &rows, const uint8 *cache, int lane_slot) {
+  rows.start(
+      [&](int i) {
+        int slot = wave_read(lane_slot, slot_of_load(i));
+        const uint8 *source = cache + slot_offset(slot, WIDTH) + load_of_lane(i) % LOADS_PER_SLOT * LOAD;
+        return slot < 0 ? nullptr : source;
+      },
+      [&](int i) { return place_of(shared, i); });
+}
+
+DEVICE void finish_rows(Shared &shared, SlotRows &rows, int lane_slot) {
+  if (lane_id() < SLOTS_PER_WAVE) shared.slots[wave_id() * SLOTS_PER_WAVE + lane_id()] = lane_slot;
+  rows.finish([&](int i) { return place_of(shared, i); });
 }
 
 using QueryParts = uint32x4[FRAGMENTS_PER_SLICE][HEAD_PARTS];
@@ -131,7 +138,7 @@ DEVICE void load_query(const uint8 *query, int heads, int slice, QueryParts &par
 
 // scores[slice]: products of the query with this wave's 16 slots over its slice of the columns.
 DEVICE void multiply_keys(Shared &shared, const QueryParts &query, int slot_tile, int slice) {
-  Accumulator sums;
+  Accumulator sums[2];  // neither product waits for the last one's sum
 #pragma unroll
   for (int f = 0; f < FRAGMENTS_PER_SLICE; ++f) {
     int fragment = slice * FRAGMENTS_PER_SLICE + f;
@@ -144,16 +151,17 @@ DEVICE void multiply_keys(Shared &shared, const QueryParts &query, int slot_tile
     }
 #pragma unroll
     for (int part = 0; part < HEAD_PARTS; ++part)
-      multiply_part(keys, query[f][part], sums.element + part * PART_COLUMNS);
+      multiply_part(keys, query[f][part], sums[f % 2].element + part * PART_COLUMNS);
   }
 #pragma unroll
   for (int c = 0; c < HEADS_PER_LANE; ++c)
 #pragma unroll
     for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
-      shared.scores[slice][accumulator_column(c)][slot_tile * TILE + accumulator_row(r)] = sums.element[c][r];
+      shared.scores[slice][accumulator_column(c)][slot_tile * TILE + accumulator_row(r)] =
+          sums[0].element[c][r] + sums[1].element[c][r];
 }
 
-// Of one head, in base 2: the largest score so far, and the sum of the weights relative to it.
+// Of one head, in base 2: the largest score so far, and the sum of this thread's weights relative to it.
 struct Softmax {
   float largest, total;
 };
@@ -177,11 +185,11 @@ DEVICE void update_softmax(Shared &shared, Softmax &softmax, float scale_of_log2
   for (int i = 0; i < SLOTS_PER_THREAD; ++i) {
     // Not by subtraction alone: without any slot so far, infinity - infinity is no number.
     float weight = scores[i] == -__builtin_inff() ? 0 : exponential2(scores[i] - highest);
-    shared.weights[head][place_of_weight(first + i * THREADS_PER_HEAD)] = to_float16x2(weight, 0);
+    ((uint16 *)shared.weights[head])[place_of_weight(first + i * THREADS_PER_HEAD)] = to_float16x2(weight, 0);
     sum += weight;
   }
   float keep = softmax.largest == -__builtin_inff() ? 0 : exponential2(softmax.largest - highest);
-  softmax.total = softmax.total * keep + reduce_lanes<Sum, THREADS_PER_HEAD>(sum);
+  softmax.total = softmax.total * keep + sum;
   softmax.largest = highest;
   if (first == 0) shared.keeps[head] = keep;
 }
@@ -207,8 +215,7 @@ DEVICE void multiply_values(const Shared &shared, ValueSums &sums) {
     uint32x2 weights[HEAD_PARTS];
 #pragma unroll
     for (int part = 0; part < HEAD_PARTS; ++part)
-      weights[part] = *(const uint32x2 *)&shared.weights[fragment_row(part)]
-                                                        [step * TILE + fragment_tile() * HALF_COLUMNS_PER_LANE];
+      weights[part] = shared.weights[fragment_row(part)][step * (TILE / HALF_COLUMNS_PER_LANE) + fragment_tile()];
 #pragma unroll
     for (int s = 0; s < STRIPS_PER_WAVE; ++s) {
       int strip = uniform_wave_id() * STRIPS_PER_WAVE + s;
@@ -259,8 +266,10 @@ DEVICE void store_values(const ValueSums &sums, int heads, uint16 *values) {
 // `values` and `log_sums` start at the first head's split.
 DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const Selection &selection, uint16 *values,
                    float *log_sums, int heads, float scale) {
-  int place = thread_id() / THREADS_PER_SLOT, slot = slot_of(selection, 0, place);
-  SlotPart part = load_part(cache, slot);
+  int place = wave_id() * SLOTS_PER_WAVE + slot_of_lane();
+  int slot = slot_of(selection, 0, place), next_slot = slot_of(selection, 1, place);
+  SlotRows rows;
+  start_rows(shared, rows, cache, slot);
   int wave = uniform_wave_id(), slot_tile = wave % SLOT_TILES, slice = wave / SLOT_TILES;
   QueryParts queries;
   load_query(query, heads, slice, queries);
@@ -269,27 +278,33 @@ DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const
   Softmax softmax = {-__builtin_inff(), 0};
   ValueSums sums;
   for (int round = 0; round < used; ++round) {
-    barrier();  // the last tile's readers are done
-    store_part(shared, part, slot);
+    finish_rows(shared, rows, slot);
     barrier();
-    slot = slot_of(selection, round + 1, place);
-    part = load_part(cache, slot);
+    slot = next_slot;
+    next_slot = slot_of(selection, round + 2, place);
+    if (rows.IN_REGISTERS) {
+      start_rows(shared, rows, cache, slot);
+      schedule_boundary();
+    }
     multiply_keys(shared, queries, slot_tile, slice);
     barrier();
     update_softmax(shared, softmax, scale * 1.44269504f);
     barrier();
     if (round > 0) scale_values(sums, shared.keeps);
     multiply_values(shared, sums);
+    barrier();
+    if (!rows.IN_REGISTERS && round + 1 < used) start_rows(shared, rows, cache, slot);
   }
+  if (used == 0) finish_rows(shared, rows, slot);  // nothing may arrive when this memory serves for something else
 
   constexpr float LOG_2 = 0.693147181f;
-  barrier();
+  float total = reduce_lanes<Sum, THREADS_PER_HEAD>(softmax.total);
   int head = thread_id() / THREADS_PER_HEAD;
   if (thread_id() % THREADS_PER_HEAD == 0) {
-    shared.keeps[head] = used > 0 ? 1.0f / softmax.total : 0.0f;
+    shared.keeps[head] = used > 0 ? 1.0f / total : 0.0f;
     if (head < heads)
       log_sums[head * SPLITS] =
-          used > 0 ? (softmax.largest + logarithm2(softmax.total)) * LOG_2 : -__builtin_inff();
+          used > 0 ? (softmax.largest + logarithm2(total)) * LOG_2 : -__builtin_inff();
   }
   barrier();
   scale_values(sums, shared.keeps);

@@ -55,6 +55,11 @@ class Target:
     """MLIR attribute of the executable target that an injected code object is embedded for."""
 
     @property
+    def kernel_arch(self) -> str:
+        """What kernels are compiled for: NVIDIA's arch with the instructions that later ones drop (`wgmma`)."""
+        return f"{self.arch}a" if self.device == "cuda" else self.arch
+
+    @property
     def has_hip_kernels(self) -> bool:
         """True where kernels are HIP sources embedded as code objects."""
         return self.device in ("hip", "cuda")

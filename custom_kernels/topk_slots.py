@@ -4,6 +4,8 @@ Source: SGLang `fast_topk_transform_fused`, with an exact selection, a fixed ord
 pages instead of one of tokens.
 """
 
+from dataclasses import replace
+
 import torch
 
 from predecode.custom_kernels.launch import Launch
@@ -12,7 +14,9 @@ from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.require import require_tensor
 from predecode.custom_kernels.targets import Target
 
-THREADS = 256
+THREADS = 1024
+THREADS_AMONG_OTHERS = 256
+"""Threads of a workgroup where the grid is other ops' too."""
 
 
 def reference(logits: torch.Tensor, lengths: torch.Tensor, block_table: torch.Tensor, topk: int) -> torch.Tensor:
@@ -37,14 +41,20 @@ def _fake(logits, lengths, block_table, topk):
 
 def _launch(target: Target, call: Call) -> Launch | None:
     rows, width = call["logits"].shape
-    return Launch(
+    launch = Launch(
         source="topk_slots.hip" if target.has_hip_kernels else "topk_slots.cpp",
         symbol="topk_slots",
         operands=("logits", "lengths", "block_table"),
         constants=(width, call["topk"]),
         workgroups=(rows, 1, 1),
-        workgroup_size=(THREADS, 1, 1),
     )
+    if not target.has_hip_kernels:
+        return launch
+    return replace(_with_threads(launch, THREADS), without_cluster=_with_threads(launch, THREADS_AMONG_OTHERS))
+
+
+def _with_threads(launch: Launch, threads: int) -> Launch:
+    return replace(launch, workgroup_size=(threads, 1, 1), defines=(("THREADS", threads),))
 
 
 OP = define_op(

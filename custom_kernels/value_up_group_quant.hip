@@ -7,6 +7,7 @@
 #include "group_quant.h"
 #include "half_matrix.h"
 #include "matrix.h"
+#include "pipeline.h"
 
 constexpr int THREADS = 256;
 constexpr int WAVES = THREADS / WAVE_SIZE;
@@ -44,7 +45,7 @@ struct Shared {
     uint32x4 vectors[ROWS][VECTORS + 1];  // one more, so that lanes on neighbouring rows meet no bank twice
     uint16 columns[ROWS][(VECTORS + 1) * VECTOR];
   } attended;
-  float values[ROWS][GROUP];
+  float values[ROWS][GROUP + 4];  // four more, so that lanes on neighbouring rows meet no bank twice
 };
 
 struct Rows {
@@ -102,32 +103,46 @@ DEVICE PartVectors load_parts(const uint16 *parts, const Rows &rows) {
   return vectors;
 }
 
+// Log sums of the splits of the rows whose shares this thread computes; minus infinity past the last split.
+struct LogSums {
+  float logs[divide_up(ROWS * SHARE_LANES, THREADS)][SPLITS_PER_SHARE_LANE];
+};
+
+DEVICE int row_of_share(int i) { return (thread_id() + i * THREADS) / SHARE_LANES; }
+DEVICE int split_of_share(int j) { return thread_id() % SHARE_LANES + j * SHARE_LANES; }
+
+DEVICE LogSums load_log_sums(const float *log_sums, const Rows &rows) {
+  LogSums loaded;
+#pragma unroll
+  for (int i = 0; i < divide_up(ROWS * SHARE_LANES, THREADS); ++i) {
+    const float *of_row = log_sums + head_of_row(rows, row_of_share(i) < ROWS ? row_of_share(i) : ROWS - 1) * SPLITS;
+#pragma unroll
+    for (int j = 0; j < SPLITS_PER_SHARE_LANE; ++j)
+      loaded.logs[i][j] = split_of_share(j) < SPLITS ? of_row[split_of_share(j)] : -__builtin_inff();
+  }
+  return loaded;
+}
+
 // Share of each split in its row's softmax; zeros for a row without tokens.
-DEVICE void compute_shares(Shared &shared, const float *log_sums, const Rows &rows) {
+DEVICE void compute_shares(Shared &shared, const LogSums &log_sums) {
   constexpr float LOG2_E = 1.44269504f;
 #pragma unroll
   for (int i = 0; i < divide_up(ROWS * SHARE_LANES, THREADS); ++i) {
-    int index = thread_id() + i * THREADS, lane = index % SHARE_LANES;
-    int row = index / SHARE_LANES < ROWS ? index / SHARE_LANES : ROWS - 1;
-    const float *of_row = log_sums + head_of_row(rows, row) * SPLITS;
-    float logs[SPLITS_PER_SHARE_LANE], largest = -__builtin_inff(), total = 0;
+    float powers[SPLITS_PER_SHARE_LANE], largest = -__builtin_inff(), total = 0;
 #pragma unroll
-    for (int j = 0; j < SPLITS_PER_SHARE_LANE; ++j) {
-      int split = lane + j * SHARE_LANES;
-      logs[j] = split < SPLITS ? of_row[split] : -__builtin_inff();
-      largest = Maximum::combine(logs[j], largest);
-    }
+    for (int j = 0; j < SPLITS_PER_SHARE_LANE; ++j) largest = Maximum::combine(log_sums.logs[i][j], largest);
     largest = reduce_lanes<Maximum, SHARE_LANES>(largest);
 #pragma unroll
     for (int j = 0; j < SPLITS_PER_SHARE_LANE; ++j) {
-      logs[j] = logs[j] == -__builtin_inff() ? 0 : exponential2((logs[j] - largest) * LOG2_E);
-      total += logs[j];
+      float log = log_sums.logs[i][j];
+      powers[j] = log == -__builtin_inff() ? 0 : exponential2((log - largest) * LOG2_E);
+      total += powers[j];
     }
     total = reduce_lanes<Sum, SHARE_LANES>(total);
 #pragma unroll
     for (int j = 0; j < SPLITS_PER_SHARE_LANE; ++j)
-      if (lane + j * SHARE_LANES < SPLITS && index / SHARE_LANES < ROWS)
-        shared.shares[row][lane + j * SHARE_LANES] = total == 0 ? 0 : logs[j] / total;
+      if (split_of_share(j) < SPLITS && row_of_share(i) < ROWS)
+        shared.shares[row_of_share(i)][split_of_share(j)] = total == 0 ? 0 : powers[j] / total;
   }
 }
 
@@ -204,13 +219,17 @@ DEVICE void value_up_group_quant(Workgroup workgroup, Shared &shared, const uint
   int group = workgroup.x, head = workgroup.y;
   Rows rows = {workgroup.z * ROWS, count, heads, head};
   int wave_dim = uniform_wave_id() * (DIM_TILES * TILE);
+  // The parts are combined while the weight is still on its way.
+  LogSums logs = load_log_sums(log_sums, rows);
+  PartVectors vectors = load_parts(parts, rows);
+  schedule_boundary();
   WeightTile tiles[DIM_TILES];
 #pragma unroll
   for (int tile = 0; tile < DIM_TILES; ++tile)
     tiles[tile] = load_weight(weight, weight_scales,
                               head * rows_per_head + NOPE + group * GROUP + wave_dim + tile * TILE);
-  PartVectors vectors = load_parts(parts, rows);
-  compute_shares(shared, log_sums, rows);
+  schedule_boundary();
+  compute_shares(shared, logs);
   barrier();
   combine(shared, vectors);
   barrier();

@@ -209,7 +209,7 @@ def _manifest(
             block_table_width=geometry.block_table_width,
         ),
         tools={name: importlib.metadata.version(name) for name in _TOOLS}
-        | {"clang": toolchain.version.removeprefix("clang version ")},
+        | toolchain.versions(target),
         module=MODULE_FILE,
         parameters=records.Parameters(PARAMETER_FILE, PARAMETER_SCOPE),
         kernels=tuple(_kernel_record(kernel, target) for kernel in kernels),
@@ -221,13 +221,13 @@ def _manifest(
 
 def _kernel_record(injected: InjectedKernel, target: Target) -> records.KernelRecord:
     composition, kernel = injected.composition, injected.kernel
-    record = records.KernelRecord(composition.symbol, composition.source, injected.code.sha256, resources={})
+    record = records.KernelRecord(composition.symbol, composition.source, injected.code.sha256)
     if kernel is None:
         return record
     waves = -(-math.prod(composition.workgroup_size) // target.wave_size)
     return replace(
         record,
-        resources=kernel.resources.as_dict(),
+        resources=kernel.resources,
         waves_per_workgroup=waves,
         occupancy=occupancy(kernel, waves, target),
         instructions=kernel.instructions,

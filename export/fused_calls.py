@@ -1,7 +1,7 @@
-"""All op calls of a layer as one dispatch of a resident grid.
+"""Op calls of a layer that follow each other, as one dispatch.
 
 The runtime binds at most 16 buffers to a dispatch. So the layer's parameters come as one (see `Span`), and what only
-the layer's own ops read lies in one scratch buffer.
+the dispatch's own ops read lies in one scratch buffer.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,26 @@ from predecode.export.traced_call import TracedCall, parameter_of
 from predecode.export.weights.spans import Span
 from predecode.pipelines.errors import PredecodeError
 
-_BARRIER = LoadedGlobal("predecode.grid_barrier", "tensor<2xi32>", written=True)
+MOST_PHASES = 32
+_STATE = "predecode.grid_state"
 _SCRATCH_ALIGNMENT = 256
 
 
 @dataclass(frozen=True)
 class FusedCalls(DispatchedCalls):
-    """Phases that follow each other. ``spans``: see `inject`."""
+    """Phases that follow each other, in a ``resident`` grid or as a chain (see `Composition`). ``spans``: see `inject`.
+
+    ``function`` is the entry point's name: functions that stored to one global could not pass their transients.
+    """
 
     spans: Mapping[str, Span] = field(default_factory=dict)
+    resident: bool = True
+    function: str = ""
+
+    @cached_property
+    def _state(self) -> LoadedGlobal:
+        """Two words for a barrier, or for each phase that another one waits for; zero between dispatches."""
+        return LoadedGlobal(f"{_STATE}.{self.function}", f"tensor<{2 * MOST_PHASES}xi32>", written=True)
 
     @cached_property
     def operands(self) -> list[ir.Value]:
@@ -87,7 +98,7 @@ class FusedCalls(DispatchedCalls):
 
     @property
     def _loaded(self) -> tuple[LoadedGlobal, ...]:
-        return (*self._entries, _BARRIER)
+        return (*self._entries, self._state)
 
     @cached_property
     def _addresses(self) -> dict[ir.Value, tuple[int, int]]:
@@ -132,18 +143,19 @@ class FusedCalls(DispatchedCalls):
 
     @cached_property
     def composition(self) -> Composition:
-        """The phases, for as many workgroups as the device holds at once."""
+        """The phases; a resident grid has as many workgroups as the device holds at once."""
         phases = tuple(tuple(self._part(call) for call in phase) for phase in self.phases)
         pointers = len(self.operands) + len(self._loaded) + len(self.results) - len(self.tied) + 1
-        resident = self.target.compute_units * self.target.resident_per_unit
-        return Composition(phases, pointers, resident, barrier=len(self.operands) + len(self._entries))
+        resident = self.target.compute_units * self.target.resident_per_unit if self.resident else 0
+        return Composition(phases, pointers, resident, state=len(self.operands) + len(self._entries))
 
     def _part(self, call: TracedCall) -> Part:
         results = call.operation.results
         own = [self._addresses[result] for i, result in enumerate(results) if i not in call.op.in_place]
         addresses = [*(self._addresses[value] for value in call.operands), *own]
         writes = frozenset(self._addresses[result][0] for result in results)
-        return Part(call.launch, tuple(p for p, _ in addresses), tuple(offset for _, offset in addresses), writes)
+        launch = (call.launch.without_cluster if self.resident else None) or call.launch
+        return Part(launch, tuple(p for p, _ in addresses), tuple(offset for _, offset in addresses), writes)
 
     def touched(self) -> dict[int, int]:
         """Bytes that all calls move at most of each operand and loaded entry, by binding."""
@@ -168,10 +180,11 @@ class FusedCalls(DispatchedCalls):
         )
 
     def globals(self) -> dict[str, str]:
-        """The grid's barrier, and the archive's entries for whole layers."""
+        """What workgroups wait by, and the archive's entries for whole layers."""
         texts = {
             entry.name: f'util.global private @"{entry.name}" = '
             f'#flow.parameter.named<"{PARAMETER_SCOPE}"::"{entry.name}"> : {entry.type}'
             for entry in self._entries
         }
-        return texts | {_BARRIER.name: f'util.global private mutable @"{_BARRIER.name}" = dense<0> : {_BARRIER.type}'}
+        state = self._state
+        return texts | {state.name: f'util.global private mutable @"{state.name}" = dense<0> : {state.type}'}

@@ -14,7 +14,8 @@ from predecode.custom_kernels.toolchain import CodeObject, Toolchain
 from predecode.export.dispatch_mlir import DispatchText, signed
 from predecode.export.dispatched_calls import DispatchedCalls
 from predecode.export.fused_calls import FusedCalls
-from predecode.export.schedule import Fusion, Schedule, ScheduledCall, dispatches, fused
+from predecode.export.schedule import Fusion, Schedule, ScheduledCall, chained, dispatches, fused
+from predecode.export.stream_ir import symbol_of
 from predecode.export.traced_call import TracedCall, is_op_call
 from predecode.export.weights.spans import Span
 
@@ -64,7 +65,12 @@ def inject(
         for block in _blocks_of_operators(module):
             for phases in _dispatched_together(block, target, schedule, fusion):
                 is_fused = len(phases) > 1
-                dispatch = FusedCalls(phases, target, spans) if is_fused else DispatchedCalls(phases, target)
+                resident = fusion is Fusion.LAYER
+                dispatch = (
+                    FusedCalls(phases, target, spans, resident, symbol_of(block.owner))
+                    if is_fused
+                    else DispatchedCalls(phases, target)
+                )
                 composition = dispatch.composition
                 if composition not in built:
                     built[composition] = _build(composition, target, toolchain)
@@ -104,12 +110,21 @@ def _dispatched_together(
             layer = max((layer for layer in [call.layer, *layers] if layer is not None), default=None)
             of_operation[operation.operation] = len(calls)
             calls.append(call)
-            scheduled.append(ScheduledCall(used, call.launch.workgroup_size, layer))
+            launch = call.launch
+            scheduled.append(
+                ScheduledCall(used, launch.workgroup_size, layer, call.op.reads_reduced, launch.starts_early)
+            )
             used = frozenset([len(calls) - 1])
         sources[operation.operation] = used
     if not target.has_hip_kernels:
         return [((call,),) for call in calls]
-    groups = fused(scheduled) if fusion is Fusion.LAYER else [(g,) for g in dispatches(scheduled, schedule)]
+    match fusion:
+        case Fusion.NONE:
+            groups = [(group,) for group in dispatches(scheduled, schedule)]
+        case Fusion.CHAIN:
+            groups = chained(scheduled)
+        case Fusion.LAYER:
+            groups = fused(scheduled)
     place = {}
     for at, phases in enumerate(groups):
         for phase, group in enumerate(phases):

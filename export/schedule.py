@@ -23,10 +23,13 @@ class Schedule(Enum):
 class Fusion(Enum):
     """What runs in one dispatch from its first op to its last, level after level.
 
+    CHAIN puts calls that first load weights into one grid with those of the level before, which they wait for; it does
+    not where ranks add up partial results between the two.
     LAYER fuses all calls of a layer in an entry point into one resident grid with barriers between the levels.
     """
 
     NONE = "none"
+    CHAIN = "chain"
     LAYER = "layer"
 
 
@@ -36,12 +39,15 @@ class ScheduledCall:
 
     ``sources`` are the calls (by index) whose results it reads, directly or through other operations; ``shape`` is
     what calls must agree in to share a dispatch (the threads of a workgroup); ``layer`` is the model layer whose
-    weights it or its sources read, None before the first.
+    weights it or its sources read, None before the first; ``reads_reduced`` where it reads what ranks add up;
+    ``starts_early`` as its `Launch` says.
     """
 
     sources: frozenset[int]
     shape: Hashable
     layer: int | None = None
+    reads_reduced: bool = False
+    starts_early: bool = False
 
 
 def levels(calls: Sequence[ScheduledCall]) -> list[int]:
@@ -80,3 +86,28 @@ def fused(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]:
         key = (layer,) if layer is not None else (None, index)
         phases.setdefault(key, {}).setdefault(level_of[index], []).append(index)
     return [tuple(tuple(group) for group in of_level.values()) for of_level in phases.values()]
+
+
+def chained(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]:
+    """The calls of each dispatch by phase, with at most two phases, when those that start early wait in one grid."""
+    level_of = levels(calls)
+    by_level: dict[int, list[tuple[int, ...]]] = {}
+    for group in dispatches(calls, Schedule.OVERLAP):
+        by_level.setdefault(level_of[group[0]], []).append(group)
+    chains: list[list[tuple[int, ...]]] = []
+    for level, groups in by_level.items():
+        # Beside another dispatch of its level a group may have sources that are in neither of its neighbours.
+        alone = len(groups) == 1 and len(by_level.get(level - 1, ())) == 1
+        if alone and chains and len(chains[-1]) == 1 and _follows(calls, chains[-1][-1], groups[0]):
+            chains[-1].append(groups[0])
+        else:
+            chains += [[group] for group in groups]
+    return [tuple(chain) for chain in chains]
+
+
+def _follows(calls: Sequence[ScheduledCall], before: Sequence[int], group: Sequence[int]) -> bool:
+    """Whether ``group`` may wait in one dispatch with ``before``, the group of the level before its own."""
+    layers = {calls[i].layer for i in (*before, *group)}
+    alike = calls[before[0]].shape == calls[group[0]].shape
+    early = any(calls[i].starts_early for i in group) and not any(calls[i].reads_reduced for i in group)
+    return len(layers) == 1 and None not in layers and alike and early

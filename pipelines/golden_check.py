@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from predecode.pipelines.artifact import Progress
-from predecode.pipelines.comparison import Comparison, compare_result
-from predecode.pipelines.golden import GoldenError, GoldenStep, SegmentGolden, read_golden
-from predecode.pipelines.manifest import EntryPoint, Tolerance
+from predecode.pipelines.comparison import Comparison, compare_cache, compare_result
+from predecode.pipelines.golden import GoldenError, GoldenStep, SegmentGolden, read_golden, row_tensors
+from predecode.pipelines.golden_caches import InitialCaches
+from predecode.pipelines.manifest import EntryPoint, Manifest, Tolerance
 from predecode.pipelines.records import encode
 from predecode.pipelines.session import DecodeSession
 from predecode.pipelines.step_results import to_host
@@ -79,18 +80,17 @@ def compare(
         )
     path = Path(golden) if golden else session.artifact.path(manifest.golden.file)
     initial, steps = read_golden(path, manifest)
-    for name, data in initial.items():
-        session.write_cache(name, data)
+    held = _write_caches(session, initial)
     bundle = Path(bundle) if bundle else Path(str(Path(folder)).rstrip("/") + BUNDLE_SUFFIX)
     results: list[tuple[str, Comparison]] = []
     first_mismatch = None
     for number, step in enumerate(steps):
         for entry, expected in zip(manifest.segments(step.rows), step.segments, strict=True):
-            before = {
-                spec.name: session.read_cache(spec.name) for spec in entry.arguments if spec.role == "cache"
-            }
-            given = _run(session, entry, expected)
-            compared = _compare_segment(session, entry, given, expected)
+            before = {spec.name: held[spec.name] for spec in entry.arguments if spec.role == "cache"}
+            results_by_name = session.run_segment(entry, expected.inputs)
+            given = {name: to_host(value) for name, value in results_by_name.items()}
+            held |= {name: given[name] for name in before}
+            compared = _compare_segment(manifest, entry, before, given, expected)
             results += [(f"{entry.segment}.{item.name}", item) for item in compared]
             failed = [item for item in compared if not item.passed]
             if failed and first_mismatch is None:
@@ -104,25 +104,52 @@ def compare(
     return Report(passed, session.uri, len(steps), outputs, first_mismatch, None if passed else str(bundle))
 
 
-def _run(session: DecodeSession, entry: EntryPoint, expected: SegmentGolden) -> dict[str, np.ndarray]:
-    results = session.run_segment(entry, expected.inputs)
-    return {name: to_host(results[name]) for name in expected.results}
+def _write_caches(session: DecodeSession, initial: InitialCaches) -> dict[str, np.ndarray]:
+    """Put the initial caches on the device; what they hold, by name."""
+    written = {}
+    for entry in session.manifest.entry_points:
+        for spec in entry.arguments:
+            if spec.role == "cache" and spec.name not in written:
+                pages = initial.pages(spec.name, spec.layout, session.manifest.target.element_format)
+                session.write_cache(spec.name, pages)
+                written[spec.name] = pages
+    return written
 
 
 def _compare_segment(
-    session: DecodeSession, entry: EntryPoint, given: Mapping[str, np.ndarray], expected: SegmentGolden
+    manifest: Manifest,
+    entry: EntryPoint,
+    before: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+    expected: SegmentGolden,
 ) -> list[Comparison]:
-    manifest = session.manifest
     specs = {spec.name: spec for spec in entry.results}
-    compared = []
-    for name, want in expected.results.items():
-        tolerance = manifest.golden.tolerance.get(name)
-        if tolerance is None:
-            raise GoldenError(f"the manifest gives no tolerance for result {name!r}; export again")
+    compared = [
+        compare_result(name, specs[name], given[name], want, _tolerance(manifest, name))
+        for name, want in expected.results.items()
+    ]
+    for name, rows in expected.written.items():
+        real = expected.inputs["slot_mapping"] >= 0
         compared.append(
-            compare_result(name, specs[name], given[name], want, tolerance, manifest.target.element_format)
+            compare_cache(
+                name,
+                specs[name],
+                before[name],
+                given[name],
+                expected.inputs["slot_mapping"][real],
+                rows.take(real),
+                _tolerance(manifest, name),
+                manifest.target.element_format,
+            )
         )
     return compared
+
+
+def _tolerance(manifest: Manifest, name: str) -> Tolerance:
+    tolerance = manifest.golden.tolerance.get(name)
+    if tolerance is None:
+        raise GoldenError(f"the manifest gives no tolerance for result {name!r}; export again")
+    return tolerance
 
 
 def _summarise(results: list[tuple[str, Comparison]]) -> tuple[OutputReport, ...]:
@@ -173,7 +200,8 @@ def _write_bundle(
     bundle.mkdir(parents=True, exist_ok=True)
     write_tensors(bundle / "inputs.safetensors", {**expected.inputs, **before})
     write_tensors(bundle / "given.safetensors", given)
-    write_tensors(bundle / "expected.safetensors", expected.results)
+    written = row_tensors("written", expected.written)
+    write_tensors(bundle / "expected.safetensors", {**expected.results, **written})
     summary = {
         "command": command,
         "step": number,

@@ -39,15 +39,14 @@ PREDICTION_HEADINGS = (
 def resource_cells(kernel: KernelRecord) -> list[str]:
     """What a launch of a GPU kernel takes, under RESOURCE_HEADINGS."""
     resources, occupancy = kernel.resources, kernel.occupancy
-    at_most = "≤ " if occupancy.upper_bound else ""
-    vector, accumulators = resources.get("vector_registers"), resources.get("accumulator_registers")
+    accumulators, scalar = resources.accumulator_registers, resources.scalar_registers
     return [
-        "–" if vector is None else f"{vector} ({accumulators})",
-        str(resources.get("scalar_registers", "–")),
-        str(resources.get("register_spills", "–")),
-        format_bytes(resources["shared_memory_bytes"]),
-        f"{at_most}{occupancy.workgroups_per_compute_unit} × {kernel.waves_per_workgroup} waves",
-        f"{at_most}{occupancy.waves_per_simd:g}",
+        str(resources.vector_registers) + ("" if accumulators is None else f" ({accumulators})"),
+        "–" if scalar is None else str(scalar),
+        str(resources.register_spills),
+        format_bytes(resources.shared_memory_bytes),
+        f"{occupancy.workgroups_per_compute_unit} × {kernel.waves_per_workgroup} waves",
+        f"{occupancy.waves_per_simd:g}",
         occupancy.limited_by,
     ]
 
@@ -65,9 +64,9 @@ def instruction_cells(kernel: KernelRecord) -> list[str]:
 
 
 def registers_note(kernels: Sequence[KernelRecord]) -> str:
-    """What to say where the code object does not tell a kernel's registers; else nothing."""
-    chosen = any(kernel.occupancy and kernel.occupancy.upper_bound for kernel in kernels)
-    return "registers are chosen by the driver, so occupancy is an upper bound" if chosen else ""
+    """What to say where the embedded code does not tell a kernel's registers; else nothing."""
+    assembled = any(kernel.resources and kernel.resources.scalar_registers is None for kernel in kernels)
+    return "registers are ptxas's; the driver assembles the PTX again" if assembled else ""
 
 
 def prediction_rows(layers: Sequence[PredictedLayer]) -> list[list[str]]:

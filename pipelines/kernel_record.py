@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+REGISTER_BYTES = 4
+"""Of one lane of a vector register."""
+
 
 @dataclass(frozen=True, slots=True)
 class InstructionCounts:
@@ -47,30 +50,42 @@ class InstructionCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Occupancy:
-    """Workgroups and waves of a kernel that fit on one compute unit at once, and what allows no more of them.
+class KernelResources:
+    """What one launch of a kernel takes; None for what only AMD's chips have.
 
-    ``upper_bound``: the driver chooses the registers, and so may allow less.
+    Of a lane: ``vector_registers`` (the accumulator registers included), ``scratch_bytes``, and ``register_spills``,
+    vector registers kept in memory. ``scalar_spills`` are scalar registers kept in lanes of vector ones.
     """
+
+    vector_registers: int
+    shared_memory_bytes: int
+    scratch_bytes: int
+    register_spills: int
+    accumulator_registers: int | None = None
+    scalar_registers: int | None = None
+    scalar_spills: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Workgroups and waves of a kernel that fit on one compute unit at once, and what allows no more of them."""
 
     workgroups_per_compute_unit: int
     waves_per_simd: float
     limited_by: str
-    upper_bound: bool
 
 
 @dataclass(frozen=True, slots=True)
 class KernelRecord:
     """A hand-written kernel that the module embeds; ``sha256`` is that of its code object.
 
-    ``resources`` are what the code object declares, such as "vector_registers" (AMD: accumulator registers
-    included) or "shared_memory_bytes". A CPU kernel has no workgroup, occupancy or instruction counts.
+    A CPU kernel has no resources, workgroup, occupancy or instruction counts.
     """
 
     symbol: str
     source: str
     sha256: str
-    resources: dict[str, int]
+    resources: KernelResources | None = None
     waves_per_workgroup: int | None = None
     occupancy: Occupancy | None = None
     instructions: InstructionCounts | None = None

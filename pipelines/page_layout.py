@@ -63,6 +63,17 @@ class CachePage:
         first = self.scale_offset(0, self.dims(pages.shape[1]))
         return np.ascontiguousarray(pages[:, first:]).view(np.float32).reshape(-1)
 
+    def pack(self, elements: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+        """The pages whose `elements` and `scales` are these."""
+        dims = elements.shape[1]
+        bytes_of_token = dims + (SCALE_BYTES if self.has_scales else 0)
+        pages = np.empty((len(elements) // PAGE_TOKENS, PAGE_TOKENS * bytes_of_token), np.int8)
+        offsets = self.element_offset(np.arange(PAGE_TOKENS)[:, None], np.arange(dims)[None, :], dims)
+        pages[:, offsets.ravel()] = elements.reshape(len(pages), -1)
+        if scales is not None:
+            pages[:, self.scale_offset(0, dims) :] = scales.reshape(-1, PAGE_TOKENS).view(np.int8)
+        return pages
+
 
 CACHE_PAGES = {
     page.name: page

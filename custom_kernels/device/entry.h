@@ -1,12 +1,12 @@
 // What a generated entry needs to call an op's body: its workgroup memory, and pointers of any type.
 #pragma once
 
-#include "compiler.h"
+#include "grid.h"
 
 // Bytes of workgroup memory that a body asks for by its second parameter.
-template <typename... Arguments> constexpr int shared_bytes(void (*)(Workgroup, Arguments...)) { return 0; }
-template <typename Shared, typename... Arguments>
-constexpr int shared_bytes(void (*)(Workgroup, Shared &, Arguments...)) {
+template <typename Place, typename... Arguments> constexpr int shared_bytes(void (*)(Place, Arguments...)) { return 0; }
+template <typename Place, typename Shared, typename... Arguments>
+constexpr int shared_bytes(void (*)(Place, Shared &, Arguments...)) {
   return sizeof(Shared);
 }
 
@@ -24,14 +24,23 @@ struct Buffer {
 // Workgroup `index` of a grid of `x` * `y` * z workgroups.
 DEVICE Workgroup workgroup_of(int index, int x, int y) { return {index % x, index / x % y, index / (x * y)}; }
 
-// Calls `body` with its part of the workgroup memory at `memory`, if it has any.
-template <typename... Parameters, typename... Arguments>
-DEVICE void call_body(void (*body)(Workgroup, Parameters...), void *memory, Workgroup workgroup,
-                      Arguments... arguments) {
-  body(workgroup, arguments...);
+// `workgroup` as a body takes it that waits itself, or when `earlier` has ended.
+template <typename Place> DEVICE Place place_of(Workgroup workgroup, EarlierPhase earlier) {
+  if constexpr (__is_same(Place, EarlyWorkgroup)) return {workgroup, earlier};
+  else {
+    earlier.wait();
+    return workgroup;
+  }
 }
-template <typename Shared, typename... Parameters, typename... Arguments>
-DEVICE void call_body(void (*body)(Workgroup, Shared &, Parameters...), void *memory, Workgroup workgroup,
+
+// Calls `body` with its part of the workgroup memory at `memory`, if it has any.
+template <typename Place, typename... Parameters, typename... Arguments>
+DEVICE void call_body(void (*body)(Place, Parameters...), void *memory, Workgroup workgroup, EarlierPhase earlier,
                       Arguments... arguments) {
-  body(workgroup, *(Shared *)memory, arguments...);
+  body(place_of<Place>(workgroup, earlier), arguments...);
+}
+template <typename Place, typename Shared, typename... Parameters, typename... Arguments>
+DEVICE void call_body(void (*body)(Place, Shared &, Parameters...), void *memory, Workgroup workgroup,
+                      EarlierPhase earlier, Arguments... arguments) {
+  body(place_of<Place>(workgroup, earlier), *(Shared *)memory, arguments...);
 }

@@ -1,12 +1,11 @@
 // The (row, expert) pairs of a routing, gathered by expert in workgroup memory.
 //
-// A stable counting sort: the result depends on nothing but the ids. Every workgroup makes its own copy, which
-// costs it one read of the ids; there is no other dispatch to make it in.
+// A counting sort. Every workgroup makes its own copy, which costs it one read of the ids; there is no other dispatch
+// to make it in. It stands before the first load of a weight, so it has few steps, each taken by all waves.
 #pragma once
 
+#include "histogram.h"
 #include "matrix.h"
-#include "reduce.h"
-#include "wave.h"
 
 constexpr int GATHER_THREADS = 256;
 
@@ -19,15 +18,14 @@ struct Chunk {
   uint8 count;      // of pairs
 };
 
-// Workgroup memory. `chunk[0 .. chunks)` are in order of their experts; `pairs` in order of their experts, those of
-// one expert ascending.
+// Workgroup memory. `chunk[0 .. chunks)` are in order of their experts, as are `pairs`; those of one expert ascend, so
+// that workgroups which share an expert's chunks agree on what is in each.
 template <int EXPERTS, int PAIRS> struct ExpertPairs {
   Chunk chunk[PAIRS];
   uint16 pairs[PAIRS];
-  uint16 scratch[2][PAIRS];  // for `gather_pairs` alone: free afterwards
   int chunks;
-  int start[EXPERTS];  // place of an expert's first pair in `pairs`; the number of its pairs at first
-  OfWaves<GATHER_THREADS, int> of_wave;
+  int count[EXPERTS];     // of the expert's pairs
+  uint16 start[EXPERTS];  // place of its first pair in `pairs`
 
   static_assert(PAIRS <= 255 * PART_ROWS);
 };
@@ -47,62 +45,74 @@ DEVICE float of_column(float value, int c) {
 #endif
 }
 
-static constexpr int bits_for(int values) { return values <= 1 ? 0 : 1 + bits_for((values + 1) / 2); }
-
-// Counts the pairs of each expert in `start`, and how many earlier ones each pair has in `ranks`. One wave only, in
-// order; the experts' counts must be zero.
+// Writes the chunks of an expert's `count` pairs, which `start` at a place of `pairs`; the first is chunk `index`.
 template <int EXPERTS, int PAIRS>
-DEVICE void rank_pairs(const uint16 *ids, int count, uint16 *ranks, int (&start)[EXPERTS]) {
-  for (int first = 0; first < count; first += WAVE_SIZE) {
-    int pair = first + lane_id(), id = pair < count ? ids[pair] : EXPERTS;
-    uint64 alike = lanes_alike<bits_for(EXPERTS + 1)>(id), alike_below = alike & lanes_below();
-    int before = id < EXPERTS ? start[id] : 0;
-    wave_barrier();
-    if (pair < count) {
-      ranks[pair] = uint16(before + __builtin_popcountll(alike_below));
-      if (alike_below == 0) start[id] = before + __builtin_popcountll(alike);
-    }
-    wave_barrier();
+DEVICE void put_chunks(ExpertPairs<EXPERTS, PAIRS> &gathered, int expert, int count, int start, int index) {
+  int chunks = divide_up(count, PART_ROWS);
+#pragma unroll 1
+  for (int i = 0; i < chunks; ++i) {
+    int here = count - i * PART_ROWS < PART_ROWS ? count - i * PART_ROWS : PART_ROWS;
+    gathered.chunk[index + i] = {uint16(expert), uint16(start + i * PART_ROWS), uint16(chunks), uint8(i), uint8(here)};
   }
+}
+
+// How many of `count` pairs come before `pair`.
+DEVICE int rank_of(int pair, const uint16 *pairs, int count) {
+  int rank = 0;
+#pragma unroll 8
+  for (int i = 0; i < count; ++i) rank += pairs[i] < pair;
+  return rank;
 }
 
 // Gathers the first `count` of `expert_ids`, each below EXPERTS. All GATHER_THREADS threads must call.
 template <int EXPERTS, int PAIRS>
 DEVICE void gather_pairs(const int *expert_ids, int count, ExpertPairs<EXPERTS, PAIRS> &gathered) {
-  auto &start = gathered.start;
-  auto &[ids, ranks] = gathered.scratch;
-  for (int expert = thread_id(); expert < EXPERTS; expert += GATHER_THREADS) start[expert] = 0;
+  constexpr int OWN_PAIRS = divide_up(PAIRS, GATHER_THREADS), OWN_EXPERTS = divide_up(EXPERTS, WAVE_SIZE);
+  constexpr int WAVES = GATHER_THREADS / WAVE_SIZE;
+  int ids[OWN_PAIRS], ranks[OWN_PAIRS];
 #pragma unroll
-  for (int first = 0; first < PAIRS; first += GATHER_THREADS)
-    if (first + thread_id() < count) ids[first + thread_id()] = uint16(expert_ids[first + thread_id()]);
-  barrier();
-  if (uniform_wave_id() == 0) rank_pairs<EXPERTS, PAIRS>(ids, count, ranks, start);
-  barrier();
-  constexpr int EXPERTS_PER_THREAD = divide_up(EXPERTS, GATHER_THREADS);
-  int own = 0;  // pairs in the low half, chunks in the high half
-#pragma unroll
-  for (int i = 0; i < EXPERTS_PER_THREAD; ++i) {
-    int expert = thread_id() * EXPERTS_PER_THREAD + i;
-    int pairs = expert < EXPERTS ? start[expert] : 0;
-    own += pairs + (divide_up(pairs, PART_ROWS) << 16);
+  for (int i = 0; i < OWN_PAIRS; ++i) {
+    int pair = i * GATHER_THREADS + thread_id();
+    ids[i] = pair < count ? expert_ids[pair] : EXPERTS;
   }
-  int total, before = inclusive_sum_of_workgroup<GATHER_THREADS>(own, total, gathered.of_wave) - own;
-  int place = before & 0xFFFF, chunk = before >> 16;
-#pragma unroll 1
-  for (int i = 0; i < EXPERTS_PER_THREAD; ++i) {
-    int expert = thread_id() * EXPERTS_PER_THREAD + i;
-    int pairs = expert < EXPERTS ? start[expert] : 0, chunks = divide_up(pairs, PART_ROWS);
-    if (pairs > 0) start[expert] = place;
-#pragma unroll 1
-    for (int j = 0; j < chunks; ++j) {
-      int here = pairs - j * PART_ROWS < PART_ROWS ? pairs - j * PART_ROWS : PART_ROWS;
-      gathered.chunk[chunk++] = {uint16(expert), uint16(place + j * PART_ROWS), uint16(chunks), uint8(j), uint8(here)};
+  for (int expert = thread_id(); expert < EXPERTS; expert += GATHER_THREADS) gathered.count[expert] = 0;
+  barrier();
+#pragma unroll
+  for (int i = 0; i < OWN_PAIRS; ++i)
+    if (ids[i] < EXPERTS) ranks[i] = add_shared(gathered.count[ids[i]], 1);
+  barrier();
+  // Every wave counts all experts' pairs (in the low half) and chunks (in the high half), and puts a part of them.
+  int of_expert[OWN_EXPERTS], own = 0;
+#pragma unroll
+  for (int i = 0; i < OWN_EXPERTS; ++i) {
+    int expert = lane_id() * OWN_EXPERTS + i, pairs = expert < EXPERTS ? gathered.count[expert] : 0;
+    own += of_expert[i] = pairs + (divide_up(pairs, PART_ROWS) << 16);
+  }
+  int upto = inclusive_sum_of_wave(own), before = upto - own;
+#pragma unroll
+  for (int i = 0; i < OWN_EXPERTS; ++i) {
+    int expert = lane_id() * OWN_EXPERTS + i, pairs = of_expert[i] & 0xFFFF;
+    if (i % WAVES == uniform_wave_id() && pairs > 0) {
+      gathered.start[expert] = uint16(before);
+      put_chunks(gathered, expert, pairs, before & 0xFFFF, before >> 16);
     }
-    place += pairs;
+    before += of_expert[i];
   }
-  if (thread_id() == 0) gathered.chunks = total >> 16;
+  if (thread_id() == WAVE_SIZE - 1) gathered.chunks = upto >> 16;
   barrier();
-  for (int pair = thread_id(); pair < count; pair += GATHER_THREADS)
-    gathered.pairs[start[ids[pair]] + ranks[pair]] = uint16(pair);
+#pragma unroll
+  for (int i = 0; i < OWN_PAIRS; ++i)
+    if (ids[i] < EXPERTS) gathered.pairs[gathered.start[ids[i]] + ranks[i]] = uint16(i * GATHER_THREADS + thread_id());
+  barrier();
+  // Ranks are in the order in which the counts were raised, which is never the same. Within one chunk it does not matter.
+#pragma unroll
+  for (int i = 0; i < OWN_PAIRS; ++i)
+    if (ids[i] < EXPERTS && gathered.count[ids[i]] > PART_ROWS)
+      ranks[i] = rank_of(i * GATHER_THREADS + thread_id(), gathered.pairs + gathered.start[ids[i]],
+                         gathered.count[ids[i]]);
+  barrier();
+#pragma unroll
+  for (int i = 0; i < OWN_PAIRS; ++i)
+    if (ids[i] < EXPERTS) gathered.pairs[gathered.start[ids[i]] + ranks[i]] = uint16(i * GATHER_THREADS + thread_id());
   barrier();
 }

@@ -1,4 +1,5 @@
-// A barrier of all workgroups of a grid that is resident as a whole, for kernels that walk several ops.
+// How workgroups of one grid wait for each other, in kernels that hold several ops: a barrier of a grid that is resident
+// as a whole, or arrivals, which later workgroups wait for.
 #pragma once
 
 #include "compiler.h"
@@ -31,7 +32,8 @@ DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
 // This compiler gives NVIDIA's atomics the scope of the whole system and drops the order of read-modify-writes:
 // relaxed accesses of the device's scope are written out, and ordered by fences.
 DEVICE void release_to_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
-DEVICE void acquire_from_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+// Later reads see what other workgroups released, those of the copy engine (bulk_copy.h) too.
+DEVICE void acquire_from_device() { asm volatile("fence.acq_rel.gpu;\n\tfence.proxy.async.global;" ::: "memory"); }
 DEVICE void finish_stores() {}
 DEVICE void pause() { __nvvm_nanosleep(20); }
 
@@ -49,6 +51,53 @@ DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
   return before;
 }
 #endif
+
+// Two words in global memory, zero before the first launch that uses them and after each: how many of the workgroups
+// of a phase have ended, and how many of those that wait for them have seen it.
+struct Arrivals {
+  uint32 arrived, seen;
+};
+
+// A phase's `workgroups`, which `waiting` workgroups of the next one wait for; none are waited for with `workgroups` 0.
+struct EarlierPhase {
+  Arrivals *arrivals;
+  uint32 workgroups, waiting;
+
+  // Returns when all workgroups of the phase have ended, and what they wrote to global memory can be read. Workgroups
+  // start in the order of their indices and only wait for earlier ones, so that these can always run.
+  __attribute__((device, always_inline)) void wait() const {
+    if (workgroups == 0) return;
+    if (thread_id() == 0) {
+      while (load_relaxed(&arrivals->arrived) != workgroups) pause();
+      acquire_from_device();
+      if (add_relaxed(&arrivals->seen, 1) == waiting - 1) {
+        store_relaxed(&arrivals->seen, 0);
+        store_relaxed(&arrivals->arrived, 0);
+      }
+    }
+    barrier();
+  }
+};
+
+// The workgroup has done its part of the phase.
+DEVICE void arrive(Arrivals *arrivals) {
+  finish_stores();
+  barrier();
+  if (thread_id() == 0) {
+    release_to_device();
+    add_relaxed(&arrivals->arrived, 1);
+  }
+}
+
+// The workgroup of a body that first loads what no op makes, such as weights. It calls `await_inputs` before anything
+// else, with all threads; bodies that take a `Workgroup` are called when their inputs are there.
+struct EarlyWorkgroup : Workgroup {
+  EarlierPhase earlier;
+
+  // Whether there is anything to wait for: known when compiling.
+  __attribute__((device, always_inline)) bool waits() const { return earlier.workgroups > 0; }
+  __attribute__((device, always_inline)) void await_inputs() const { earlier.wait(); }
+};
 
 // Every thread of all `workgroups` workgroups arrives, and sees what any of them wrote to global memory before.
 DEVICE void grid_barrier(GridBarrier *state, uint32 workgroups) {

@@ -12,7 +12,7 @@ struct Bin {
 };
 
 template <int THREADS> struct Histogram {
-  int count[BINS];
+  int count[BINS + WAVE_SIZE];  // the last, one per lane, are of what does not count
   Bin found;
   OfWaves<THREADS, int> of_wave;
 };
@@ -22,10 +22,14 @@ DEVICE int add_shared(int &sum, int value) {
   return __scoped_atomic_fetch_add(&sum, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_WRKGRP);
 }
 
+// The lane's bin of what does not count.
+DEVICE int uncounted_bin() { return BINS + lane_id(); }
+
 // The first `add_to_bin` needs a barrier after this.
 template <int THREADS> DEVICE void clear_bins(Histogram<THREADS> &histogram) {
 #pragma unroll
   for (int i = 0; i < BINS / THREADS; ++i) histogram.count[i * THREADS + thread_id()] = 0;
+  if (wave_id() == 0) histogram.count[uncounted_bin()] = 0;
 }
 
 template <int THREADS> DEVICE void add_to_bin(Histogram<THREADS> &histogram, int bin) {
@@ -40,7 +44,7 @@ template <int THREADS> DEVICE Bin find_bin(Histogram<THREADS> &histogram, int wa
   barrier();
 #pragma unroll
   for (int i = 0; i < OWN; ++i) sum += own[i] = histogram.count[thread_id() * OWN + i];
-  int before = inclusive_sum_of_workgroup<THREADS>(sum, total, histogram.of_wave) - sum;
+  int before = inclusive_sum_of_threads<THREADS>(sum, total, histogram.of_wave) - sum;
 #pragma unroll
   for (int i = 0; i < OWN; ++i) {
     if (before < wanted && wanted <= before + own[i]) histogram.found = {thread_id() * OWN + i, before, own[i]};

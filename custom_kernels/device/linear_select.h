@@ -1,8 +1,53 @@
-// The k-th largest of values in workgroup memory, by bins of equal width between the smallest and the largest: such
-// bins spread out values that radix digits leave together, so that one pass mostly does.
+// The k-th largest of values that a workgroup's threads hold in registers, by bins of equal width between the smallest
+// and the largest: such bins spread out values that radix digits leave together, so that one pass mostly does.
+//
+// The values have an order: each wave holds a run of them, in BATCHES batches, of which every lane has 4 in a row.
 #pragma once
 
 #include "histogram.h"
+#include "pipeline.h"
+
+constexpr float ABSENT = -__builtin_inff();  // held instead of a value
+
+// Place in the order of the first of this thread's 4 values of a batch.
+template <int BATCHES> DEVICE int held_index(int batch) {
+  return ((wave_id() * BATCHES + batch) * WAVE_SIZE + lane_id()) * 4;
+}
+
+// Calls `visit(batch, j)` for each of the values that a thread holds.
+template <int BATCHES, typename Visit> DEVICE void for_held(Visit visit) {
+#pragma unroll
+  for (int i = 0; i < BATCHES; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) visit(i, j);
+}
+
+// A bit for each value that a thread holds, the first one's lowest.
+typedef uint32 HeldMask;
+
+DEVICE HeldMask held_bit(int batch, int j) { return HeldMask(1) << (batch * 4 + j); }
+
+// Of the values in all threads' masks: how many are before this thread's of each batch. `of_wave` must not be in use.
+template <int THREADS, int BATCHES>
+DEVICE void ranks_of_held(HeldMask mask, uint32 (&rank)[BATCHES], OfWaves<THREADS, int> &of_wave) {
+  uint32 of_earlier_batches = 0;
+#pragma unroll
+  for (int i = 0; i < BATCHES; i += 2) {  // a wave's counts of two batches fit in a word
+    uint32 second = i + 1 < BATCHES ? mask >> (4 * i + 4) & 15 : 0;
+    uint32 counts = __builtin_popcount(mask >> 4 * i & 15) + (__builtin_popcount(second) << 16);
+    uint32 upto = inclusive_sum_of_wave(counts), before = upto - counts;
+    uint32 totals = wave_read(int(upto), WAVE_SIZE - 1);
+    rank[i] = of_earlier_batches + (before & 0xFFFF);
+    of_earlier_batches += totals & 0xFFFF;
+    if (i + 1 < BATCHES) rank[i + 1] = of_earlier_batches + (before >> 16);
+    of_earlier_batches += totals >> 16;
+  }
+  if (lane_id() == 0) of_wave[wave_id()] = of_earlier_batches;
+  barrier();
+  uint32 of_earlier_waves = reduce_wave<Sum>(lane_id() < wave_id() ? of_wave[lane_id()] : 0);
+#pragma unroll
+  for (int i = 0; i < BATCHES; ++i) rank[i] += of_earlier_waves;
+}
 
 // Smallest and largest of some values; not finite if any value is not.
 struct Range {
@@ -16,48 +61,70 @@ DEVICE void extend(Range &range, float value) {
   range.zero = __builtin_fmaf(value, 0.0f, range.zero);
 }
 
-// Chosen are the values above `value`, and those equal to it up to `last_position`.
+// The range of this thread's of the first `count` values held; the others become absent.
+template <int BATCHES> DEVICE Range range_of_first(float4 (&values)[BATCHES], int count) {
+  Range own;
+  if (held_index<BATCHES>(BATCHES - 1) + 4 <= count) {
+    for_held<BATCHES>([&](int i, int j) INLINE { extend(own, values[i][j]); });
+  } else {
+    for_held<BATCHES>([&](int i, int j) INLINE {
+      if (held_index<BATCHES>(i) + j < count) extend(own, values[i][j]);
+      else values[i][j] = ABSENT;
+    });
+  }
+  return own;
+}
+
+// Chosen are the values above `value`, and those equal to it up to `last` in the order.
 struct Threshold {
   float value;
-  int last_position;
+  int last;
 };
 
-DEVICE bool chooses(Threshold threshold, float value, int position) {
-  return value > threshold.value || (value == threshold.value && position <= threshold.last_position);
+DEVICE bool chooses(Threshold threshold, float value, int index) {
+  return (value > threshold.value) | ((value == threshold.value) & (index <= threshold.last));  // without branches
 }
+
+constexpr int MEMBERS = 256;  // that a cut has at most
 
 template <int THREADS> struct LinearShared {
   Histogram<THREADS> histogram;
-  float lows[THREADS / WAVE_SIZE], highs[THREADS / WAVE_SIZE];
-  float candidate[THREADS];
-  int candidate_position[THREADS];
-  int candidates;
-  Threshold threshold;
+  OfWaves<THREADS, int> lows, highs;
+  Threshold member[MEMBERS], threshold;
+  int members;
 };
 
-// The range of what all threads of the workgroup have.
+// Integers that order as floats do that are numbers; the same makes them floats again.
+DEVICE int in_order(int bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); }
+
+// The range of what all threads of the workgroup have. Between two calls there must be a barrier.
 template <int THREADS> DEVICE Range range_of_workgroup(Range range, LinearShared<THREADS> &shared) {
-  range.low = reduce_lanes<Minimum, WAVE_SIZE>(range.low);
-  range.high = reduce_lanes<Maximum, WAVE_SIZE>(range.zero == 0 ? range.high : __builtin_inff());
-  barrier();  // an earlier call's ranges may still be read
-  if (lane_id() == 0) shared.lows[wave_id()] = range.low, shared.highs[wave_id()] = range.high;
+  constexpr int WAVES = THREADS / WAVE_SIZE;
+  if (range.zero != 0) range.high = __builtin_inff();
+  int low = reduce_wave<Minimum>(in_order(__builtin_bit_cast(int, range.low)));
+  int high = reduce_wave<Maximum>(in_order(__builtin_bit_cast(int, range.high)));
+  if (lane_id() == 0) shared.lows[wave_id()] = low, shared.highs[wave_id()] = high;
   barrier();
-#pragma unroll
-  for (int wave = 0; wave < THREADS / WAVE_SIZE; ++wave) {
-    range.low = Minimum::combine(range.low, shared.lows[wave]);
-    range.high = Maximum::combine(range.high, shared.highs[wave]);
-  }
-  return range;
+  low = reduce_wave<Minimum>(shared.lows[lane_id() % WAVES]);
+  high = reduce_wave<Maximum>(shared.highs[lane_id() % WAVES]);
+  return {__builtin_bit_cast(float, in_order(low)), __builtin_bit_cast(float, in_order(high))};
+}
+
+// A bin as the place of its count in bytes, four times its index.
+typedef int HeldBin;
+
+template <int THREADS> DEVICE void add_to_bin_at(Histogram<THREADS> &histogram, HeldBin bin) {
+  add_shared(*(int *)((uint8 *)histogram.count + bin), 1);
 }
 
 // Bins of equal width over a range, from the largest value down: more than half of all BINS.
 struct LinearBins {
-  Range range;
+  float high;
   int exponent;  // of the range's width, as float32 stores it
 };
 
 DEVICE LinearBins bins_over(Range range) {
-  return {range, uniform(__builtin_bit_cast(int, range.high - range.low) >> 23)};
+  return {range.high, uniform(__builtin_bit_cast(int, range.high - range.low) >> 23)};
 }
 
 // Whether the bins tell values apart: the range is neither empty, nor so narrow or wide that its arithmetic overflows.
@@ -67,95 +134,111 @@ DEVICE float power_of_two(int stored_exponent) { return __builtin_bit_cast(float
 
 constexpr float LAST_BIN_OF_ALL = float(BINS - 1) / BINS;  // so that the end of the range is not rounded beyond it
 
-// Bins are numbers from 2^23 on: there float32 has no fraction, and its lowest bits are the bin's index.
-constexpr float FIRST_BIN = 0x1p23f;
-
-// Bin of `value`: of two values the larger is never in the later bin. Values outside the range are before the first
-// bin or in it, and after the last bin of the range or in it.
-DEVICE float bin_of(LinearBins bins, float value) {
+// Bin of `value`, which is in the range: of two values the larger is never in the later bin. What is absent is in the
+// lane's own bin beyond all others.
+DEVICE HeldBin bin_of(LinearBins bins, float value) {
   static_assert(BINS == 1 << 11);
-  return __builtin_fmaf(bins.range.high - value, power_of_two(254 + 10 - bins.exponent) * LAST_BIN_OF_ALL, FIRST_BIN);
+  // From 2^23 on float32 has no fraction, and its lowest bits are a whole number: here four times the bin.
+  constexpr uint32 FIRST = __builtin_bit_cast(uint32, 0x1p23f), MASK = (2 * BINS - 1) * 4;
+  float scale = power_of_two(254 + 12 - bins.exponent) * LAST_BIN_OF_ALL;
+  uint32 bits = __builtin_bit_cast(uint32, __builtin_fmaf(bins.high - value, scale, 0x1p23f));
+  uint32 absent = FIRST + uncounted_bin() * 4;
+  return HeldBin((bits < absent ? bits : absent) & MASK);
 }
-
-DEVICE int bin_index(float bin) { return __builtin_bit_cast(int, bin) - __builtin_bit_cast(int, FIRST_BIN); }
 
 // A value that no value of bin `index` is below.
 DEVICE float lower_end(LinearBins bins, int index) {
-  return bins.range.high - (index + 2) * power_of_two(bins.exponent - 10);
+  return bins.high - (index + 2) * power_of_two(bins.exponent - 10);
 }
 
-DEVICE bool in_range(LinearBins bins, float value) { return value >= bins.range.low && value <= bins.range.high; }
-
-// The bin with the `wanted`-th largest of the `count` values; with NARROWED, of those that lie in the bins' range.
-template <bool NARROWED, int THREADS>
-DEVICE Bin bin_of_rank(const float *values, int count, LinearBins bins, int wanted, Histogram<THREADS> &histogram) {
-  clear_bins(histogram);
-  barrier();
-#pragma unroll 8
-  for (int i = thread_id(); i < count; i += THREADS) {
-    float value = values[i];
-    if (!NARROWED || in_range(bins, value))
-      add_to_bin(histogram, bin_index(bin_of(bins, value)));
-  }
-  return find_bin(histogram, wanted);
+// Makes bins over the range of all threads' `own`. False where that range is no use.
+template <int THREADS> DEVICE bool start_bins(Range own, LinearShared<THREADS> &shared, LinearBins &bins) {
+  clear_bins(shared.histogram);
+  bins = bins_over(range_of_workgroup(own, shared));
+  return usable(bins);
 }
 
-// Where the `wanted` largest of some values end: values in earlier bins than `bin` are among them, and `wanted` of the
-// `members` in it, which lie in `range`.
+template <int BATCHES, int THREADS>
+DEVICE void put_in_bins(const float4 (&values)[BATCHES], LinearBins bins, HeldBin (&bin)[BATCHES][4],
+                        LinearShared<THREADS> &shared) {
+  for_held<BATCHES>([&](int i, int j) INLINE {
+    bin[i][j] = bin_of(bins, values[i][j]);
+    add_to_bin_at(shared.histogram, bin[i][j]);
+  });
+}
+
+// Where the `wanted` largest of some values end: those in earlier bins are among them, and the `wanted` largest of the
+// `members` of `bin`.
 struct Cut {
-  LinearBins bins;
-  float bin;
+  HeldBin bin;
   int members, wanted;
 };
 
-// Finds the cut of the `count` values, in `range`, with at most a member per thread. False where their range is not
-// finite or too many are equal.
-template <int THREADS>
-DEVICE bool find_cut(const float *values, int count, Range range, int wanted, LinearShared<THREADS> &shared, Cut &cut) {
-  cut.bins = bins_over(range);
-  if (!usable(cut.bins)) return false;
-  Bin found = bin_of_rank<false>(values, count, cut.bins, wanted, shared.histogram);
-  for (wanted -= found.before; found.count > THREADS; wanted -= found.before) {
-    Range members;
-    for (int i = thread_id(); i < count; i += THREADS)
-      if (in_range(cut.bins, values[i]) && bin_of(cut.bins, values[i]) == FIRST_BIN + found.index)
-        extend(members, values[i]);
-    cut.bins = bins_over(range_of_workgroup(members, shared));
-    if (!usable(cut.bins)) return false;
-    found = bin_of_rank<true>(values, count, cut.bins, wanted, shared.histogram);
+DEVICE Cut cut_at(Bin found, int wanted) { return {found.index * 4, found.count, wanted - found.before}; }
+
+// Finds the cut of the values held, with at most MEMBERS; `own` is the range of this thread's. False where their range
+// is not finite or too many are equal.
+template <int BATCHES, int THREADS>
+DEVICE bool find_cut(const float4 (&values)[BATCHES], Range own, int wanted, LinearShared<THREADS> &shared,
+                     HeldBin (&bin)[BATCHES][4], Cut &cut) {
+  constexpr HeldBin BEFORE = -1, AFTER = BINS * 4;
+  LinearBins bins;
+  if (thread_id() == 0) shared.members = 0;
+  if (!start_bins(own, shared, bins)) return false;
+  put_in_bins(values, bins, bin, shared);
+  for (cut = cut_at(find_bin(shared.histogram, wanted), wanted); cut.members > MEMBERS;
+       cut = cut_at(find_bin(shared.histogram, cut.wanted), cut.wanted)) {
+    own = {};
+    for_held<BATCHES>([&](int i, int j) INLINE {
+      if (bin[i][j] == cut.bin) extend(own, values[i][j]);
+    });
+    if (!start_bins(own, shared, bins)) return false;
+    for_held<BATCHES>([&](int i, int j) INLINE {
+      if (bin[i][j] == cut.bin) add_to_bin_at(shared.histogram, bin[i][j] = bin_of(bins, values[i][j]));
+      else bin[i][j] = bin[i][j] < cut.bin ? BEFORE : AFTER;
+    });
   }
-  cut.bin = FIRST_BIN + found.index;
-  cut.members = found.count;
-  cut.wanted = wanted;
   return true;
 }
 
-// Finds which of the cut's members are chosen, equal ones by position. `visit(i, above)` is called, by all lanes of a
-// wave with consecutive i, for each of the `count` values, and tells which lie before the cut's bin. After the values,
-// there must be minus infinities up to the next multiple of a wave's lanes.
-template <int THREADS, typename PositionOf, typename Visit>
-DEVICE Threshold threshold_of(const float *values, int count, Cut cut, LinearShared<THREADS> &shared,
-                              PositionOf position_of, Visit visit) {
-  if (thread_id() == 0) shared.candidates = 0;
+// Which of the values held are chosen: those before the cut, and of its members the largest, equal ones in order.
+template <int BATCHES, int THREADS>
+DEVICE HeldMask chosen_of(const float4 (&values)[BATCHES], const HeldBin (&bin)[BATCHES][4], const Cut &cut,
+                          LinearShared<THREADS> &shared) {
+  HeldMask chosen = 0;
+  bool any = false;  // member: few threads have one
+#pragma unroll
+  for (int k = BATCHES * 4 - 1; k >= 0; --k) {
+    chosen = chosen << 1 | uint32(bin[k / 4][k % 4] - cut.bin) >> 31;
+    any |= bin[k / 4][k % 4] == cut.bin;
+  }
+  if (any) {
+    int own = 0;
+    for_held<BATCHES>([&](int i, int j) INLINE { own += bin[i][j] == cut.bin; });
+    int place = add_shared(shared.members, own);
+    for_held<BATCHES>([&](int i, int j) INLINE {
+      if (bin[i][j] == cut.bin) shared.member[place++] = {values[i][j], held_index<BATCHES>(i) + j};
+    });
+  }
   barrier();
-#pragma unroll 4
-  for (int start = uniform_wave_id() * WAVE_SIZE; start < count; start += THREADS) {
-    int i = start + lane_id();
-    float value = values[i], bin = bin_of(cut.bins, value);
-    visit(i, bin < cut.bin || value > cut.bins.range.high);
-    if (bin == cut.bin && in_range(cut.bins, value)) {
-      int place = add_shared(shared.candidates, 1);
-      shared.candidate[place] = value;
-      shared.candidate_position[place] = position_of(i);
+  for (int member = uniform_wave_id(); member < cut.members; member += THREADS / WAVE_SIZE) {
+    Threshold threshold = shared.member[member];
+    int count = 0;  // of the members that are chosen, were this one the threshold
+    for (int first = 0; first < cut.members; first += WAVE_SIZE) {
+      int other = first + lane_id();
+      bool exists = other < cut.members;
+      Threshold value = shared.member[exists ? other : 0];
+      count += __builtin_popcountll(ballot(exists & chooses(threshold, value.value, value.last)));
     }
+    if (count == cut.wanted && lane_id() == 0) shared.threshold = threshold;
   }
   barrier();
-  if (thread_id() < cut.members) {
-    Threshold own = {shared.candidate[thread_id()], shared.candidate_position[thread_id()]};
-    int chosen = 0;  // of the candidates, were this one the threshold
-    for (int i = 0; i < cut.members; ++i) chosen += chooses(own, shared.candidate[i], shared.candidate_position[i]);
-    if (chosen == cut.wanted) shared.threshold = own;
+  if (any) {
+    Threshold threshold = shared.threshold;
+    for_held<BATCHES>([&](int i, int j) INLINE {
+      if (bin[i][j] == cut.bin && chooses(threshold, values[i][j], held_index<BATCHES>(i) + j))
+        chosen |= held_bit(i, j);
+    });
   }
-  barrier();
-  return shared.threshold;
+  return chosen;
 }

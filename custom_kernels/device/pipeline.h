@@ -93,7 +93,9 @@ DEVICE void multiply_ahead(LaneRingMemory<ROWS_AHEAD, WAVES> &memory, LoadWeight
       int place = (ROLLED ? i : first + i) * PARTS + part;
       int later = i + (part + ROWS_AHEAD) / PARTS;
       auto of_this_part = of_part;
-      bool more_weights = part == 0 && i + WEIGHTS_AHEAD < left, more_rows = later < left;
+      bool more_weights = part == 0 && i + WEIGHTS_AHEAD < left;
+      // Rolled, a turn's rows ahead are those of the next turn at most.
+      bool more_rows = ROLLED ? later < left : first + later < STEPS;
       if (more_rows)
         rows.load(place % ROWS_AHEAD, row_address(first + later, (part + ROWS_AHEAD) % PARTS));
       else

@@ -1,4 +1,4 @@
-// A row held in the registers of one workgroup: load, RMS-normalise, quantise, store.
+// A row, or a chunk of it, in the registers of one workgroup: load, RMS-normalise, quantise, store.
 //
 // Chunk c of thread t holds columns c * ROW_COLUMNS + 8t and the seven after it, zeros beyond the row's end.
 // A row's columns are a multiple of 8, and of 128 where it is quantised, so a group is never cut.
@@ -17,52 +17,53 @@ using RowShared = OfWaves<ROW_THREADS, float>;
 
 DEVICE int row_column(int chunk) { return chunk * ROW_COLUMNS + thread_id() * COLUMNS_PER_LANE; }
 
+// Columns of chunk `chunk` of a row at `source`.
+DEVICE void load_chunk(const bf16 *source, int columns, int chunk, float (&values)[COLUMNS_PER_LANE]) {
+  int column = row_column(chunk);
+  if (column < columns) {
+    load_bf16x8(source + column, values);
+  } else {
+#pragma unroll
+    for (int i = 0; i < COLUMNS_PER_LANE; ++i) values[i] = 0;
+  }
+}
+
+DEVICE void store_chunk(const float (&values)[COLUMNS_PER_LANE], int columns, int chunk, bf16 *target) {
+  int column = row_column(chunk);
+  if (column < columns) store_bf16x8(target + column, values);
+}
+
+// Chunk of row `index` of `rows` rows of codes [rows, columns] and group-major scales [columns / 128, rows].
+DEVICE void quantize_chunk(const float (&values)[COLUMNS_PER_LANE], int index, int rows, int columns, int chunk,
+                           uint8 *codes, float *scales) {
+  int column = row_column(chunk);
+  quantize_group(values, codes + row_major_offset(index, column, columns),
+                 scales + group_major_scale_offset(index, column / GROUP, rows), column < columns);
+}
+
 template <int COUNT> DEVICE void load_row(const bf16 *source, int columns, Row<COUNT> &row) {
 #pragma unroll
-  for (int chunk = 0; chunk < COUNT; ++chunk) {
-    int column = row_column(chunk);
-    if (column < columns) {
-      load_bf16x8(source + column, row[chunk]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < COLUMNS_PER_LANE; ++i) row[chunk][i] = 0;
-    }
-  }
+  for (int chunk = 0; chunk < COUNT; ++chunk) load_chunk(source, columns, chunk, row[chunk]);
 }
 
-template <int COUNT> DEVICE void store_row(const Row<COUNT> &row, int columns, bf16 *target) {
+template <int COUNT> DEVICE void select_chunk(const Row<COUNT> &row, int chunk, float (&values)[COLUMNS_PER_LANE]) {
 #pragma unroll
-  for (int chunk = 0; chunk < COUNT; ++chunk) {
-    int column = row_column(chunk);
-    if (column < columns) store_bf16x8(target + column, row[chunk]);
-  }
+  for (int c = 0; c < COUNT; ++c)
+#pragma unroll
+    for (int i = 0; i < COLUMNS_PER_LANE; ++i) values[i] = c == 0 || c == chunk ? row[c][i] : values[i];
 }
 
-// row *= rsqrt(mean(row^2) + epsilon), then *= weight.
-template <int COUNT>
-DEVICE void normalize_row(Row<COUNT> &row, const bf16 *weight, int columns, float epsilon, RowShared &shared) {
-  Row<COUNT> weights;  // loaded before the barriers, so that the loads of both rows are in flight together
-  load_row<COUNT>(weight, columns, weights);
+// rsqrt(mean(row^2) + epsilon). `shared` must not be in use.
+template <int COUNT> DEVICE float norm_factor(const Row<COUNT> &row, int columns, float epsilon, RowShared &shared) {
   float squares = 0;
 #pragma unroll
   for (int chunk = 0; chunk < COUNT; ++chunk)
 #pragma unroll
     for (int i = 0; i < COLUMNS_PER_LANE; ++i) squares += row[chunk][i] * row[chunk][i];
-  float factor = 1.0f / square_root(reduce_workgroup<Sum, ROW_THREADS>(squares, shared) / columns + epsilon);
-#pragma unroll
-  for (int chunk = 0; chunk < COUNT; ++chunk)
-#pragma unroll
-    for (int i = 0; i < COLUMNS_PER_LANE; ++i) row[chunk][i] = row[chunk][i] * factor * weights[chunk][i];
+  return 1.0f / square_root(reduce_threads<Sum, ROW_THREADS>(squares, shared) / columns + epsilon);
 }
 
-// Row `index` of `rows` rows of codes [rows, columns] and group-major scales [columns / 128, rows].
-template <int COUNT>
-DEVICE void quantize_row(const Row<COUNT> &row, int index, int rows, int columns, uint8 *codes,
-                         float *scales) {
+DEVICE void scale_chunk(float (&values)[COLUMNS_PER_LANE], float factor, const float (&weights)[COLUMNS_PER_LANE]) {
 #pragma unroll
-  for (int chunk = 0; chunk < COUNT; ++chunk) {
-    int column = row_column(chunk);
-    quantize_group(row[chunk], codes + row_major_offset(index, column, columns),
-                   scales + group_major_scale_offset(index, column / GROUP, rows), column < columns);
-  }
+  for (int i = 0; i < COLUMNS_PER_LANE; ++i) values[i] = values[i] * factor * weights[i];
 }

@@ -52,11 +52,14 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.element_format = element_format
         self.router = Router(config, element_format)
-        experts = config.n_routed_experts + config.n_shared_experts
+        self.shared_experts = config.n_shared_experts
+        experts = config.n_routed_experts + self.shared_experts
         self.experts = Experts(experts, config.hidden_size, intermediate, element_format)
 
     def forward(self, x: QuantizedActivation, normed: torch.Tensor) -> torch.Tensor:
         """``x`` [T, hidden] and ``normed``, its unquantised twin -> [T, hidden]."""
         ids, weights = self.router(normed)
-        activated = moe_gate_up(x, ids, self.experts.gate_up.weight)
-        return moe_down(group_quant(activated, self.element_format), ids, weights, self.experts.down.weight)
+        shared, experts = self.shared_experts, self.experts
+        activated = moe_gate_up(x, ids, experts.gate_up.weight, shared_experts=shared)
+        quantized = group_quant(activated, self.element_format)
+        return moe_down(quantized, ids, weights, experts.down.weight, shared_experts=shared)

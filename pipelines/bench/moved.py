@@ -64,10 +64,10 @@ def _binding_bytes(manifest: Manifest, batch: Batch, dispatch: Dispatch, binding
 
 
 def _expert_bytes(manifest: Manifest, rows: int, audited: int) -> int:
-    """The audit counts an expert per pair of row and choice, up to all there are."""
+    """The audit counts an expert per pair of row and choice, up to all there are, and the shared ones once."""
     config = manifest.model.config
     shared = config.get("n_shared_experts") or 0
-    counted = min(rows * (config["num_experts_per_tok"] + shared), config["n_routed_experts"] + shared)
+    counted = min(rows * config["num_experts_per_tok"], config["n_routed_experts"]) + shared
     return round(audited / counted * min(counted, expected_experts(manifest, rows)))
 
 

@@ -13,23 +13,26 @@ from predecode.custom_kernels.launch import KERNEL_FOLDER
 from predecode.custom_kernels.op import OPS, Op
 from predecode.custom_kernels.targets import Target
 from predecode.export.tensors import to_numpy
-from tests.custom_kernels.cases.case import Case, mismatch
+from predecode.pipelines.emulation import open_device
+from tests.custom_kernels.cases.case import Case, mismatches
 
 CASE_FOLDER = Path(__file__).parent / "cases"
 
 
 def op_names() -> list[str]:
     """Ops that have cases."""
-    return sorted(
-        path.stem for path in CASE_FOLDER.glob("*.py") if (KERNEL_FOLDER / f"{path.stem}.hip").is_file()
-    )
+    return sorted(path.stem for path in CASE_FOLDER.glob("*.py") if (KERNEL_FOLDER / f"{path.stem}.hip").is_file())
+
+
+def op_called(name: str) -> Op:
+    """The op called ``name``."""
+    importlib.import_module(f"predecode.custom_kernels.{name}")
+    return OPS[name]
 
 
 def load(name: str, element_format: ElementFormat) -> tuple[Op, list[Case]]:
     """The op called ``name`` and its cases."""
-    importlib.import_module(f"predecode.custom_kernels.{name}")
-    cases = importlib.import_module(f"tests.custom_kernels.cases.{name}").cases(element_format)
-    return OPS[name], cases
+    return op_called(name), importlib.import_module(f"tests.custom_kernels.cases.{name}").cases(element_format)
 
 
 class OpCall(torch.nn.Module):
@@ -56,36 +59,49 @@ def compile_cases(op: Op, cases: Sequence[Case], target: Target) -> bytes:
     from predecode.export.inject import inject
     from predecode.export.trace import Program, trace
 
-    programs = [
-        Program(f"case_{i}", OpCall(op, case.arguments), tensors_of(case)) for i, case in enumerate(cases)
-    ]
+    programs = [Program(f"case_{i}", OpCall(op, case.arguments), tensors_of(case)) for i, case in enumerate(cases)]
     module = trace(programs, target, lambda name: None)
     kernels = inject(module, target, Toolchain()).kernels
     return compile_module(module, kernels, target, Toolchain()).vmfb
 
 
-def run_cases(
-    op: Op, cases: Sequence[Case], vmfb: bytes, device: rt.HalDevice
-) -> Iterator[tuple[Case, str | None]]:
-    """Each case with None, or the first mismatch of its results against the op's reference."""
-    config = rt.Config(device=device)
-    module = rt.load_vm_module(rt.VmModule.copy_buffer(config.vm_instance, vmfb), config)
-    for i, case in enumerate(cases):
-        expected = op.reference(*case.arguments)
-        expected = expected if isinstance(expected, tuple) else (expected,)
-        buffers = [rt.asdevicearray(device, to_numpy(tensor)) for tensor in tensors_of(case)]
-        results = module[f"case_{i}"](*buffers)
+def device_of(target: Target) -> rt.HalDevice:
+    """Where tests run ``target``: an emulated device in strict mode, or this machine."""
+    return open_device(target.arch, strict=True) if target.has_hip_kernels else rt.get_device("local-sync")
+
+
+class LoadedCases:
+    """A module of `compile_cases` on a device: its entry points, called with any values of the cases' shapes."""
+
+    def __init__(self, vmfb: bytes, device: rt.HalDevice):
+        config = rt.Config(device=device)
+        self.device = device
+        self._module = rt.load_vm_module(rt.VmModule.copy_buffer(config.vm_instance, vmfb), config)
+
+    def run(self, index: int, arguments: Sequence) -> list[np.ndarray]:
+        """Results of case ``index`` with other ``arguments`` of its op; scalars are those it was compiled with."""
+        given = [rt.asdevicearray(self.device, to_numpy(a)) for a in arguments if isinstance(a, torch.Tensor)]
+        results = self._module[f"case_{index}"](*given)
         results = results if isinstance(results, tuple) else (results,)
-        yield case, _first_mismatch(case, results, expected)
+        return [np.array(result.to_host()) for result in results]  # copies: the buffers are the device's
 
 
-def _first_mismatch(case: Case, results, expected) -> str | None:
-    for i, (given, wanted, rule) in enumerate(zip(results, expected, case.compare, strict=True)):
-        array = np.array(given.to_host())  # a copy: the buffer is the device's
-        given_tensor = (
-            torch.from_numpy(array.view(np.uint8).reshape(-1)).view(wanted.dtype).reshape(wanted.shape)
-        )
-        fault = mismatch(given_tensor, wanted, rule)
-        if fault:
-            return f"result {i}: {fault}"
-    return None
+def run_cases(op: Op, cases: Sequence[Case], vmfb: bytes, device: rt.HalDevice) -> Iterator[tuple[Case, str | None]]:
+    """Each case with None, or the first mismatch of its results against the op's reference."""
+    loaded = LoadedCases(vmfb, device)
+    for i, case in enumerate(cases):
+        yield case, first_mismatch(op, case, loaded.run(i, case.arguments))
+
+
+def first_mismatch(op: Op, case: Case, results: Sequence[np.ndarray]) -> str | None:
+    """How ``results`` of ``case`` miss what the op's reference gives, if they do."""
+    expected = op.reference(*case.arguments)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    given = [as_tensor(array, wanted) for array, wanted in zip(results, expected, strict=True)]
+    faults = enumerate(mismatches(given, expected, case))
+    return next((f"result {i}: {fault}" for i, fault in faults if fault), None)
+
+
+def as_tensor(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """The bytes of ``array`` as a tensor of ``like``'s shape and dtype."""
+    return torch.from_numpy(array.view(np.uint8).reshape(-1)).view(like.dtype).reshape(like.shape)

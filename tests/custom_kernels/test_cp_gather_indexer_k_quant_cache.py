@@ -10,7 +10,7 @@ from predecode.custom_kernels.formats import E4M3FN, ELEMENT_FORMATS
 from predecode.custom_kernels.indexer_k_quant_and_cache import indexer_k_quant_and_cache
 from predecode.custom_kernels.layouts import INDEXER_PAGES, PLAIN_PAGE, PRESHUFFLED_PAGE
 from predecode.custom_kernels.values import IndexerCache
-from tests.custom_kernels.cases.case import mismatch
+from tests.custom_kernels.cases.case import mismatches
 from tests.custom_kernels.cases.cp_gather_indexer_k_quant_cache import cases
 from tests.custom_kernels.reference_indexer import key_offset, scale_bytes
 
@@ -34,13 +34,9 @@ def brute(cache, block_table, cumulative_lengths, total, page_layout, element_fo
     ]
 
 
-def faults(given, expected, case):
-    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
-
-
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
-    assert faults(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
+    assert mismatches(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
 
 
 def test_other_layouts_are_noticed():
@@ -56,7 +52,7 @@ def test_other_layouts_are_noticed():
         "a boundary off": (cache, table, ends - torch.tensor([0, 1, 0, 0]), total, page_layout, name),
     }
     for label, arguments in wrong.items():
-        assert any(faults(OP.overload(*arguments), expected, case)), label
+        assert any(mismatches(OP.overload(*arguments), expected, case)), label
 
 
 @pytest.mark.parametrize("page", INDEXER_PAGES.values(), ids=lambda page: page.name)

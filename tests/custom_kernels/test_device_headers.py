@@ -2,7 +2,6 @@
 
 import ctypes
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from predecode.custom_kernels.layouts import (
 )
 from predecode.custom_kernels.targets import TARGETS
 from predecode.custom_kernels.toolchain import DEVICE_HEADERS, Toolchain
+from tests.custom_kernels.host_library import load_object
 
 SOURCE = """
 #include "bf16.h"
@@ -57,11 +57,11 @@ extern "C" void bf16_round_trip(int64 count, const float *values, uint16 *stored
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     folder = tmp_path_factory.mktemp("headers")
-    source, library = folder / "headers.cpp", folder / "headers.so"
+    source, code = folder / "headers.cpp", folder / "headers.o"
     source.write_text(SOURCE)
-    command = [sys.executable, "-m", "ziglang", "c++", "-std=c++20", "-O1", "-shared", "-fPIC"]
-    subprocess.run([*command, "-I", str(DEVICE_HEADERS), str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    command = [*Toolchain().clang, "-target", "x86_64-none-elf", "-std=c++20", "-O1", "-ffreestanding", "-fPIC", "-c"]
+    subprocess.run([*command, "-I", str(DEVICE_HEADERS), str(source), "-o", str(code)], check=True)
+    return load_object(code)
 
 
 def offsets(host, name: str, rows: int, columns: int) -> np.ndarray:
@@ -98,9 +98,7 @@ def test_scale_maps(host, rows, groups):
 def test_page_maps(host):
     token, dim = grid(PAGE_TOKENS, INDEXER_HEAD_DIM)
     for name, page in (("plain_key", PLAIN_PAGE), ("preshuffled_key", PRESHUFFLED_PAGE)):
-        assert (offsets(host, name, PAGE_TOKENS, INDEXER_HEAD_DIM) == page.key_offset(token, dim, 1)).all(), (
-            name
-        )
+        assert (offsets(host, name, PAGE_TOKENS, INDEXER_HEAD_DIM) == page.key_offset(token, dim, 1)).all(), name
     assert (offsets(host, "page_scale", PAGE_TOKENS, 1) == PRESHUFFLED_PAGE.scale_offset(token, 1)).all()
 
 

@@ -6,7 +6,7 @@ import torch
 
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ELEMENT_FORMATS
 from predecode.custom_kernels.indexer_q_prepare import OP, indexer_q_prepare
-from tests.custom_kernels.cases.case import mismatch
+from tests.custom_kernels.cases.case import mismatch, mismatches
 from tests.custom_kernels.cases.indexer_q_prepare import cases
 from tests.custom_kernels.reference_indexer import quantize_head
 from tests.custom_kernels.reference_rotation import turn_head
@@ -30,13 +30,9 @@ def brute(q, gates, table, positions, layout, element_format, maximum=None):
     return values, weights
 
 
-def faults(given, expected, case):
-    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
-
-
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
-    assert faults(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
+    assert mismatches(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
 
 
 @pytest.mark.parametrize("element_format", [E4M3FN, E4M3FNUZ], ids=lambda f: f.name)
@@ -51,11 +47,11 @@ def test_other_definitions_are_noticed(element_format):
         "heads in another order": (q, gates.flip(1), *case.arguments[2:]),
     }
     for label, arguments in wrong.items():
-        assert any(faults(OP.overload(*arguments), expected, case)), label
+        assert any(mismatches(OP.overload(*arguments), expected, case)), label
     in_other_format = OP.overload(q, gates, table, positions, "interleaved", other_format)
     assert mismatch(in_other_format[1], expected[1], case.compare[1]), "the other format's maximum"
     if element_format is E4M3FNUZ:
-        assert any(faults(brute(*case.arguments, maximum=240.0), expected, case)), "the key's maximum"
+        assert any(mismatches(brute(*case.arguments, maximum=240.0), expected, case)), "the key's maximum"
 
 
 def test_opcheck():

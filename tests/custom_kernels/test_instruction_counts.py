@@ -129,6 +129,7 @@ PTX = {
     "ld.global.nc.v4.b32 {%r1, %r2, %r3, %r4}, [%rd1];": {"load 16": 1},
     "@!%p1 ld.global.b16 %rs1, [%rd1];": {"load 2": 1},
     "ld.f32 %f1, [%rd1];": {"load 4": 1},
+    "// begin inline asm\n\tld.global.nc.L1::no_allocate.v4.u32 {%r1, %r2, %r3, %r4}, [%rd1];": {"load 16": 1},
     "cp.async.cg.shared.global [%r1], [%rd1], 16;": {"load 16": 1},
     "st.global.v2.b32 [%rd1], {%r1, %r2};": {"store 8": 1},
     "st.shared.v4.b32 [%r1], {%r1, %r2, %r3, %r4};": {"local": 1},

@@ -8,7 +8,7 @@ from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ELEMENT_FORMATS
 from predecode.custom_kernels.latent_norms_and_cache import OP, latent_norms_and_cache
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
 from predecode.custom_kernels.values import LatentCache
-from tests.custom_kernels.cases.case import EXACT, mismatch
+from tests.custom_kernels.cases.case import EXACT, mismatch, mismatches
 from tests.custom_kernels.cases.latent_norms_and_cache import cases
 from tests.custom_kernels.reference_quantize import encode, normalize_row, quantize_rows
 from tests.custom_kernels.reference_rotation import as_rounded, rotate_head
@@ -34,10 +34,6 @@ def brute(
     return *quantize_rows(np.stack(queries), element_format), keys.reshape(cache.shape)
 
 
-def faults(given, expected, case):
-    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
-
-
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
     expected = brute(*case.arguments)
@@ -47,9 +43,9 @@ def test_equals_the_loop(case):
         # The last bit of a norm may be seen.
         cache, expected = cache.view(torch.float32), (*expected[:2], expected[2].view(torch.float32))
         torch.testing.assert_close(cache, expected[2], rtol=1e-5, atol=1e-30, equal_nan=True)
-        assert faults((values, scales, cache), (*expected[:2], cache), case) == [None] * 3
+        assert mismatches((values, scales, cache), (*expected[:2], cache), case) == [None] * 3
     else:
-        assert faults((values, scales, cache), expected, case) == [None] * 3
+        assert mismatches((values, scales, cache), expected, case) == [None] * 3
     assert torch.equal(case.arguments[5], before), "the op is functional: its argument stays"
 
 
@@ -79,7 +75,7 @@ def test_other_definitions_are_noticed(element_format):
     for result, wrong in ((0, wrong_query), (1, wrong_scale), (2, wrong_key)):
         for label, change in wrong.items():
             given = OP.overload(*(arguments | change).values())
-            assert faults((given[0].view(element_format.dtype), *given[1:]), expected, case)[result], label
+            assert mismatches((given[0].view(element_format.dtype), *given[1:]), expected, case)[result], label
 
 
 def test_untouched_bytes_stay():

@@ -1,16 +1,21 @@
 """Every check of a code object against its launch, and its negative twin. Objects are compiled here."""
 
+import io
+import re
+import subprocess
 from dataclasses import replace
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from predecode.custom_kernels import launch as launch_module
+from predecode.custom_kernels import toolchain as toolchain_module
 from predecode.custom_kernels.code_object import read_kernels
 from predecode.custom_kernels.composition import Composition, Part
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.launch_check import LaunchMismatch, check_launch
 from predecode.custom_kernels.targets import CPU, GFX942, GFX950, SM_90
-from predecode.custom_kernels.toolchain import CodeObject, Toolchain, ToolchainError
+from predecode.custom_kernels.toolchain import CodeObject, Toolchain, ToolchainError, assembler_command
 from predecode.pipelines.errors import PredecodeError
 
 SOURCE = """
@@ -28,6 +33,12 @@ DEVICE void scale(Workgroup workgroup, Shared &shared, const float *x, float *y,
     y[0] = local[count];
   }
   int i = workgroup.x * 128 + thread_id();
+  float kept[KEPT + 1];
+#pragma unroll
+  for (int j = 0; j < KEPT; ++j) kept[j] = ((const volatile float *)x)[i + j];
+  barrier();
+#pragma unroll
+  for (int j = 0; j < KEPT; ++j) y[i + j] = kept[j];
   if (i < count) y[i] = 2 * x[i];
 }
 """
@@ -38,13 +49,17 @@ LAUNCH = Launch(
     constants=(5,),
     workgroups=(1, 1, 1),
     workgroup_size=(128, 1, 1),
-    defines=(("SHARED_BYTES", 128), ("SCRATCH", 0)),
+    defines=(("SHARED_BYTES", 128), ("SCRATCH", 0), ("KEPT", 0)),
 )
 GPUS = [GFX942, GFX950, SM_90]
 
 
 def alone(pointers=2, **changes):
     return Composition.of(replace(LAUNCH, **changes), pointers)
+
+
+def alone_with(**defines):
+    return alone(defines=tuple((dict(LAUNCH.defines) | defines).items()))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +108,7 @@ def test_the_other_arch(built, checked, toolchain):
 
 @pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
 def test_too_much_shared_memory(target, toolchain):
-    launch = alone(defines=(("SHARED_BYTES", 1024), ("SCRATCH", 0)))
+    launch = alone_with(SHARED_BYTES=1024)
     code = toolchain.build(launch, target)
     assert check_launch(code, launch, target).resources.shared_memory_bytes == 1024
     with pytest.raises(LaunchMismatch, match=f"takes 1024 bytes of workgroup memory, {target.name} has 512"):
@@ -102,9 +117,78 @@ def test_too_much_shared_memory(target, toolchain):
 
 @pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
 def test_scratch(target, toolchain):
-    launch = alone(defines=(("SHARED_BYTES", 128), ("SCRATCH", 1)))
+    launch = alone_with(SCRATCH=1)
     with pytest.raises(LaunchMismatch, match="bytes of scratch per lane"):
         check_launch(toolchain.build(launch, target), launch, target)
+
+
+@pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
+def test_spills(target, toolchain):
+    fits, spills = alone_with(KEPT=100), alone_with(KEPT=600)
+    kernel = check_launch(toolchain.build(fits, target), fits, target)
+    assert kernel.resources.vector_registers > 100 and not kernel.resources.register_spills
+    with pytest.raises(LaunchMismatch, match=r"spills \d+ registers"):
+        check_launch(toolchain.build(spills, target), spills, target)
+
+
+def assembled(ptx: str, folder, toolchain, target=SM_90) -> CodeObject:
+    path = folder / "kernel.ptx"
+    path.write_text(ptx)
+    return CodeObject(path, "kernel.hip", ptx.encode(), toolchain.assemble(path, "kernel.hip", target))
+
+
+def test_registers_are_those_of_the_machine_code(toolchain, tmp_path):
+    code = toolchain.build(alone_with(KEPT=100), SM_90)
+    ptxas, *flags = assembler_command(SM_90)
+    subprocess.run([ptxas, *flags, str(code.path), "-o", str(tmp_path / "cubin")], check=True, capture_output=True)
+    information = ELFFile(io.BytesIO((tmp_path / "cubin").read_bytes())).get_section_by_name(".nv.info").data()
+    # Attribute 0x2f of a kernel (a symbol's index, then a figure) is its register count.
+    (registers,) = re.findall(rb"\x04\x2f\x08\x00.{4}(.{4})", information, re.S)
+    assert read_kernels(code)["scale"].resources.vector_registers == int.from_bytes(registers, "little") > 100
+
+
+def test_a_workgroup_that_the_registers_do_not_allow(toolchain, tmp_path):
+    ptx = toolchain.build(alone_with(KEPT=100), SM_90).data.decode()
+    unlimited, directives = re.subn(r"^\.(?:maxntid|reqntid) .*\n", "", ptx, flags=re.M)
+    assert directives == 1
+    code = assembled(unlimited, tmp_path, toolchain)
+    check_launch(code, alone(), SM_90)
+    check_launch(code, alone(workgroup_size=(512, 1, 1)), SM_90)
+    with pytest.raises(LaunchMismatch, match="a workgroup of 1024 does not fit on sm_90, for its vector registers"):
+        check_launch(code, alone(workgroup_size=(1024, 1, 1)), SM_90)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ret;", "return;", r"assembling kernel.hip failed: .*line \d+; error .*'return'"),
+        (".target sm_90", ".target sm_100", r"assembling kernel.hip failed: .*fatal .*\.target is higher"),
+    ],
+    ids=["broken", "for a later chip"],
+)
+def test_ptx_that_ptxas_refuses(old, new, message, toolchain, tmp_path):
+    ptx = toolchain.build(alone(), SM_90).data.decode()
+    assert old in ptx
+    with pytest.raises(ToolchainError, match=message):
+        assembled(ptx.replace(old, new), tmp_path, toolchain)
+
+
+def test_ptx_for_an_earlier_chip(toolchain, tmp_path):
+    ptx = toolchain.build(alone(), SM_90).data.decode().replace(".target sm_90a", ".target sm_80")
+    with pytest.raises(LaunchMismatch, match="compiled for sm_80, the target is sm_90"):
+        check_launch(assembled(ptx, tmp_path, toolchain), alone(), SM_90)
+
+
+def test_the_assembler_runs_once(toolchain, monkeypatch):
+    built = toolchain.build(alone(), SM_90)
+    monkeypatch.setattr(Toolchain, "_assemble", None)
+    assert toolchain.build(alone(), SM_90) == built and built.assembler_log
+
+
+def test_a_missing_assembler_is_one_line(toolchain, monkeypatch):
+    monkeypatch.setattr(toolchain_module, "_PTXAS_FOLDER", "nvidia.nowhere")
+    with pytest.raises(ToolchainError, match="ptxas not found; install the `export` extra"):
+        toolchain.build(alone(), SM_90)
 
 
 def test_the_wrong_wave_size(toolchain):
@@ -159,9 +243,9 @@ def test_parts_of_one_dispatch_need_one_workgroup_size():
         side_by_side(LAUNCH, wide)
 
 
-def in_phases(resident):
-    phase = (Part(LAUNCH, (0, 1), writes=frozenset([1])),)
-    return Composition((phase, phase), 3, resident, barrier=2)
+def in_phases(resident, launch=LAUNCH):
+    phase = (Part(launch, (0, 1), writes=frozenset([1])),)
+    return Composition((phase, phase), 3, resident, state=2)
 
 
 @pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
@@ -173,15 +257,25 @@ def test_a_resident_grid_must_fit_the_device(target, toolchain):
     message = f"{too_many.resident} workgroups with 128 bytes .* do not fit on {target.name} at once"
     with pytest.raises(LaunchMismatch, match=message):
         check_launch(toolchain.build(too_many, target), too_many, target)
-    reserved = target.compute_unit.shared_memory_reserved
-    crowded = replace(target, compute_unit=replace(target.compute_unit, shared_memory=200 + reserved))
+    unit = target.compute_unit
+    for_one = unit.shared_memory_granule + unit.shared_memory_reserved
+    crowded = replace(target, compute_unit=replace(unit, shared_memory=for_one))
     with pytest.raises(LaunchMismatch, match="they would wait for each other for ever"):
         check_launch(toolchain.build(fits, target), fits, crowded)
 
 
-def test_phases_need_a_resident_grid():
-    with pytest.raises(ValueError, match="2 phases and 0 resident workgroups"):
-        in_phases(0)
+@pytest.mark.parametrize("target", GPUS, ids=lambda t: t.name)
+def test_a_resident_grid_may_spill_but_not_keep_arrays(target, toolchain):
+    spills = in_phases(2, alone_with(KEPT=600).launches[0])
+    assert check_launch(toolchain.build(spills, target), spills, target).resources.register_spills
+    scratch = in_phases(2, alone_with(SCRATCH=1).launches[0])
+    with pytest.raises(LaunchMismatch, match="bytes of scratch per lane"):
+        check_launch(toolchain.build(scratch, target), scratch, target)
+
+
+def test_one_phase_needs_no_resident_grid():
+    with pytest.raises(ValueError, match="one phase needs no resident workgroups"):
+        replace(Composition.of(LAUNCH, 2), resident=2)
 
 
 def test_constants_are_32_bits():

@@ -1,5 +1,7 @@
 """`moe_gate_up` and `moe_down` against a loop over the (row, expert) pairs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from predecode.custom_kernels import moe_down as down
 from predecode.custom_kernels import moe_gate_up as gate_up
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, ROW_MAJOR, TILED_16X16, LayoutError
+from predecode.custom_kernels.op import Call
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 from tests.custom_kernels.cases import moe_down as down_cases
 from tests.custom_kernels.cases import moe_gate_up as gate_up_cases
@@ -19,7 +22,9 @@ def _rounded(total: np.ndarray, weight: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(total).to(torch.bfloat16 if weight.dtype.itemsize == 1 else torch.float32)
 
 
-def brute_gate_up(values, scales, expert_ids, weight, weight_scales, rounds_products=True) -> torch.Tensor:
+def brute_gate_up(
+    values, scales, expert_ids, weight, weight_scales, shared_experts, rounds_products=True
+) -> torch.Tensor:
     rows = [
         block_scaled_product(values[t : t + 1], scales[:, t : t + 1], weight[e], weight_scales[e])[0]
         for t, experts in enumerate(expert_ids.tolist())
@@ -31,7 +36,7 @@ def brute_gate_up(values, scales, expert_ids, weight, weight_scales, rounds_prod
         return _rounded(gate / (1 + np.exp(-gate)) * up, weight)
 
 
-def brute_down(values, scales, expert_ids, expert_weights, weight, weight_scales) -> torch.Tensor:
+def brute_down(values, scales, expert_ids, expert_weights, weight, weight_scales, shared_experts) -> torch.Tensor:
     total = np.zeros((len(expert_ids), weight.shape[1] * 16))
     for t, experts in enumerate(expert_ids.tolist()):
         for j, e in enumerate(experts):
@@ -62,30 +67,33 @@ def case_of(name: str, label: str = "last scale block partly full"):
     return next(c for c in OPS[name][0](ELEMENT_FORMATS["e4m3fn"]) if c.label == label)
 
 
+def arguments_by_name(op, case) -> dict:
+    return dict(zip((argument.name for argument in op.overload._schema.arguments), case.arguments, strict=True))
+
+
 @pytest.mark.parametrize("name", sorted(OPS))
 def test_wrong_experts_and_weights_are_noticed(name):
     _, op, brute = OPS[name]
     case = case_of(name)
-    *first, expert_ids = case.arguments[:3]
-    *between, weight, weight_scales = case.arguments[3:]
+    given = arguments_by_name(op, case)
     expected = brute(*case.arguments)
     wrong = {
-        "pairs in another order": (*first, expert_ids.flip(1), *between, weight, weight_scales),
-        "values of another row": (first[0].flip(0), *first[1:], expert_ids, *between, weight, weight_scales),
-        "scales of another row": (first[0], first[1].flip(1), expert_ids, *between, weight, weight_scales),
-        "weight scales of another expert": (*first, expert_ids, *between, weight, weight_scales.roll(1, 0)),
-        "tiles transposed": (*first, expert_ids, *between, weight.transpose(3, 4).contiguous(), weight_scales),
+        "pairs in another order": {"expert_ids": given["expert_ids"].flip(1)},
+        "values of another row": {"values": given["values"].flip(0)},
+        "scales of another row": {"scales": given["scales"].flip(1)},
+        "weight scales of another expert": {"weight_scales": given["weight_scales"].roll(1, 0)},
+        "tiles transposed": {"weight": given["weight"].transpose(3, 4).contiguous()},
     }
-    for label, arguments in wrong.items():
-        assert mismatch(op.overload(*arguments), expected, case.compare[0]), label
+    for label, changed in wrong.items():
+        assert mismatch(op.overload(**(given | changed)), expected, case.compare[0]), label
 
 
 def test_another_gate_is_noticed():
     case = case_of("moe_gate_up")
-    values, scales, expert_ids, weight, weight_scales = case.arguments
+    values, scales, expert_ids, weight, weight_scales, shared = case.arguments
     expected = brute_gate_up(*case.arguments)
     # 160 rows: 80 gate rows, then 80 up rows; the scales of 128 rows are not exchanged with them.
-    exchanged = gate_up.reference(values, scales, expert_ids, weight.roll(5, 1), weight_scales)
+    exchanged = gate_up.reference(values, scales, expert_ids, weight.roll(5, 1), weight_scales, shared)
     assert mismatch(exchanged, expected, case.compare[0]), "up before gate"
     unrounded = brute_gate_up(*case.arguments, rounds_products=False)
     assert not torch.equal(unrounded, expected), "products not rounded"
@@ -93,9 +101,21 @@ def test_another_gate_is_noticed():
 
 def test_other_shares_of_the_experts_are_noticed():
     case = case_of("moe_down")
-    *first, expert_weights, weight, weight_scales = case.arguments
-    exchanged = down.reference(*first, expert_weights.flip(1), weight, weight_scales)
+    given = arguments_by_name(down.OP, case)
+    exchanged = down.reference(**(given | {"expert_weights": given["expert_weights"].flip(1)}))
     assert mismatch(exchanged, brute_down(*case.arguments), case.compare[0])
+
+
+@pytest.mark.parametrize(("rows", "shared", "counted"), [(1, 0, 3), (4, 0, 12), (4, 1, 9), (4, 3, 3), (99, 1, 20)])
+@pytest.mark.parametrize("name", sorted(OPS))
+def test_shared_experts_count_once(name, rows, shared, counted):
+    """Of 20 experts, of which a row has three."""
+    _, op, _ = OPS[name]
+    weight, weight_scales = torch.empty(20, 2, 8, 16, 16, device="meta"), torch.empty(20, 1, 1, device="meta")
+    ids = torch.empty(rows, 3, dtype=torch.int32, device="meta")
+    call = Call({"expert_ids": ids, "weight": weight, "weight_scales": weight_scales, "shared_experts": shared}, ())
+    sizes = {"weight": counted * 2 * 8 * 256 * 4, "weight_scales": counted * 4}
+    assert op.touched_bytes(call) == sizes
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
@@ -106,27 +126,31 @@ def test_opcheck(name):
 
 
 def test_wrappers_refuse_other_layouts_and_shapes():
-    values, scales, ids, weight, weight_scales = case_of("moe_gate_up", "all rows alike").arguments
+    values, scales, ids, weight, weight_scales, _ = case_of("moe_gate_up", "all rows alike").arguments
     x = QuantizedActivation(values, scales, GROUP_MAJOR_SCALES)
     w = BlockScaledWeight(weight, weight_scales, TILED_16X16)
-    assert gate_up.moe_gate_up(x, ids, w).shape == (6, 16)
+    first = partial(gate_up.moe_gate_up, shared_experts=0)
+    assert first(x, ids, w).shape == (6, 16)
     with pytest.raises(LayoutError, match=r"tiled-16x16.*row-major"):
-        gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight, weight_scales, ROW_MAJOR))
+        first(x, ids, BlockScaledWeight(weight, weight_scales, ROW_MAJOR))
+    with pytest.raises(LayoutError, match="group-major"):
+        first(QuantizedActivation(values, scales, ROW_MAJOR), ids, w)
     with pytest.raises(TypeError, match="expert ids are"):
-        gate_up.moe_gate_up(x, ids.long(), w)
+        first(x, ids.long(), w)
     with pytest.raises(ValueError, match="have no experts"):
-        gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight[0], weight_scales[0], TILED_16X16))
+        first(x, ids, BlockScaledWeight(weight[0], weight_scales[0], TILED_16X16))
     with pytest.raises(ValueError, match=r"\[2, 256\] and"):
-        gate_up.moe_gate_up(x, ids[:2], w)
+        first(x, ids[:2], w)
     with pytest.raises(ValueError, match="1 bands of 16 rows; expected an even number"):
-        gate_up.moe_gate_up(x, ids, BlockScaledWeight(weight[:, :1], weight_scales, TILED_16X16))
-    values, scales, ids, expert_weights, weight, weight_scales = case_of("moe_down", "all rows alike").arguments
+        first(x, ids, BlockScaledWeight(weight[:, :1], weight_scales, TILED_16X16))
+    values, scales, ids, expert_weights, weight, weight_scales, _ = case_of("moe_down", "all rows alike").arguments
     u = QuantizedActivation(values, scales, GROUP_MAJOR_SCALES)
     w = BlockScaledWeight(weight, weight_scales, TILED_16X16)
-    assert down.moe_down(u, ids, expert_weights, w).shape == (3, 32)
+    second = partial(down.moe_down, shared_experts=0)
+    assert second(u, ids, expert_weights, w).shape == (3, 32)
     with pytest.raises(TypeError, match="like the expert ids"):
-        down.moe_down(u, ids, torch.ones(3, 1), w)
+        second(u, ids, torch.ones(3, 1), w)
     with pytest.raises(ValueError, match=r"\[6, 128\] and"):
-        down.moe_down(QuantizedActivation(values[:3], scales[:, :3], GROUP_MAJOR_SCALES), ids, expert_weights, w)
+        second(QuantizedActivation(values[:3], scales[:, :3], GROUP_MAJOR_SCALES), ids, expert_weights, w)
     with pytest.raises(LayoutError, match="group-major"):
-        down.moe_down(QuantizedActivation(values, scales, ROW_MAJOR), ids, expert_weights, w)
+        second(QuantizedActivation(values, scales, ROW_MAJOR), ids, expert_weights, w)

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from predecode.custom_kernels.code_object import Kernel, KernelResources
+from predecode.custom_kernels.code_object import Kernel
 from predecode.custom_kernels.occupancy import occupancy
 from predecode.custom_kernels.ptx_instructions import count_ptx_instructions
 from predecode.custom_kernels.targets import GFX942, GFX950, SM_90
 from predecode.custom_kernels.toolchain import Toolchain
+from predecode.pipelines.kernel_record import KernelResources
 
 SOURCE = """
 extern "C" __attribute__((global, amdgpu_flat_work_group_size({threads}, {threads}))) void kernel(float *result) {{
@@ -22,8 +23,8 @@ extern "C" __attribute__((global, amdgpu_flat_work_group_size({threads}, {thread
 """
 
 
-def kernel(vector=None, scalar=None, memory=0) -> Kernel:
-    resources = KernelResources(vector, 0, scalar, memory, 0, 0, 0)
+def kernel(vector, scalar=None, memory=0) -> Kernel:
+    resources = KernelResources(vector, memory, 0, 0, scalar_registers=scalar)
     return Kernel("kernel", "arch", (), 1024, 64, resources, count_ptx_instructions(""))
 
 
@@ -65,17 +66,21 @@ def test_waves_per_simd_as_the_compiler_counts_them(register, memory, target, tm
         (kernel(32, 32, 8193), 4, GFX942, 7, "workgroup memory"),
         (kernel(32, 32, 33 * 1024), 4, GFX942, 1, "workgroup memory"),
         (kernel(32, 32, 33 * 1024), 4, GFX950, 4, "workgroup memory"),
-        (kernel(memory=40 * 1024), 8, SM_90, 5, "workgroup memory"),
-        (kernel(), 1, SM_90, 32, "workgroups"),
-        (kernel(), 8, SM_90, 8, "waves"),
-        (kernel(), 3, SM_90, 21, "waves"),
+        (kernel(32, memory=40 * 1024), 8, SM_90, 5, "workgroup memory"),
+        (kernel(32), 1, SM_90, 32, "workgroups"),
+        (kernel(32), 8, SM_90, 8, "waves"),
+        (kernel(32), 3, SM_90, 21, "waves"),
+        (kernel(33), 8, SM_90, 6, "vector registers"),
+        (kernel(128), 8, SM_90, 2, "vector registers"),
+        (kernel(129), 8, SM_90, 1, "vector registers"),
+        (kernel(255), 8, SM_90, 1, "vector registers"),
+        (kernel(255), 16, SM_90, 0, "vector registers"),
     ],
 )
 def test_limits(given, waves, target, workgroups, limit):
     found = occupancy(given, waves, target)
     assert (found.workgroups_per_compute_unit, found.limited_by) == (workgroups, limit)
     assert found.waves_per_simd == workgroups * waves / 4
-    assert found.upper_bound == (target is SM_90)
 
 
 def test_barriers_limit_workgroups_of_several_waves():

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
-from predecode.custom_kernels.layouts import PLAIN_PAGE, PRESHUFFLED_PAGE, LayoutError
-from predecode.custom_kernels.paged_mqa_logits import OP, paged_mqa_logits
+from predecode.custom_kernels.launch_check import check_launch
+from predecode.custom_kernels.layouts import PAGE_TOKENS, PLAIN_PAGE, PRESHUFFLED_PAGE, LayoutError
+from predecode.custom_kernels.occupancy import occupancy
+from predecode.custom_kernels.op import Call
+from predecode.custom_kernels.paged_mqa_logits import OP, THREADS, WORKGROUPS_PER_UNIT, paged_mqa_logits
+from predecode.custom_kernels.targets import GFX942, GFX950, SM_90
+from predecode.custom_kernels.toolchain import Toolchain
 from predecode.custom_kernels.values import IndexerCache
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.paged_mqa_logits import cases
@@ -63,6 +69,20 @@ def test_other_layouts_are_noticed(element_format):
     }
     for label, changed in wrong.items():
         assert mismatch(OP.overload(*(right | changed).values()), expected, case.compare[0]), label
+
+
+@pytest.mark.parametrize("target", [GFX942, GFX950, SM_90], ids=lambda target: target.name)
+@pytest.mark.parametrize("heads", [16, 32, 48, 64])
+@pytest.mark.parametrize("rows", [1, 300])
+def test_launch_fits_as_often_as_it_counts_on(rows, heads, target):
+    shapes = {"query": (rows, heads, 128), "weights": (rows, heads), "cache": (9, 132 * PAGE_TOKENS)}
+    shapes |= {"block_table": (rows, 5), "lengths": (rows,)}
+    call = Call({n: torch.empty(s, device="meta") for n, s in shapes.items()} | {"topk": 2048}, ())
+    launch = OP.launch_on(target, call)
+    composition = Composition.of(launch, pointers=6)
+    kernel = check_launch(Toolchain().build(composition, target), composition, target)
+    at_once = occupancy(kernel, THREADS // target.wave_size, target).workgroups_per_compute_unit
+    assert at_once >= WORKGROUPS_PER_UNIT
 
 
 def test_opcheck():

@@ -7,7 +7,7 @@ import torch
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
 from predecode.custom_kernels.rms_norm_group_quant import OP, rms_norm_group_quant
-from tests.custom_kernels.cases.case import mismatch
+from tests.custom_kernels.cases.case import mismatches
 from tests.custom_kernels.cases.rms_norm_group_quant import cases
 from tests.custom_kernels.reference_quantize import normalize_row, quantize_rows
 
@@ -19,13 +19,9 @@ def brute(x, weight, epsilon, element_format):
     return *quantize_rows(normed, ELEMENT_FORMATS[element_format]), torch.from_numpy(normed).to(x.dtype)
 
 
-def faults(given, expected, case):
-    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
-
-
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
-    assert faults(OP.overload(*case.arguments), brute(*case.arguments), case) == [None] * 3
+    assert mismatches(OP.overload(*case.arguments), brute(*case.arguments), case) == [None] * 3
 
 
 @pytest.mark.parametrize("element_format", ["e4m3fn", "e4m3fnuz"])
@@ -35,11 +31,11 @@ def test_other_definitions_are_noticed(element_format):
     expected = brute(*case.arguments)
     values, scales, normed = OP.overload(*case.arguments)
     requantized = quantize_rows(normed.float().numpy(), ELEMENT_FORMATS[element_format])
-    assert any(faults((*requantized, normed), expected, case)), "quantised from the rounded norm"
+    assert any(mismatches((*requantized, normed), expected, case)), "quantised from the rounded norm"
     row_major = scales.T.contiguous().reshape(scales.shape)
-    assert any(faults((values, row_major, normed), expected, case)), "row-major scales"
-    assert any(faults(OP.overload(x, weight + 1, epsilon, element_format), expected, case)), "1 + weight"
-    assert any(faults(OP.overload(x, weight, 10.0, element_format), expected, case)), "another epsilon"
+    assert any(mismatches((values, row_major, normed), expected, case)), "row-major scales"
+    assert any(mismatches(OP.overload(x, weight + 1, epsilon, element_format), expected, case)), "1 + weight"
+    assert any(mismatches(OP.overload(x, weight, 10.0, element_format), expected, case)), "another epsilon"
 
 
 def test_opcheck():

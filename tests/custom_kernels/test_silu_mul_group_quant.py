@@ -7,7 +7,7 @@ import torch
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
 from predecode.custom_kernels.silu_mul_group_quant import OP, silu_mul_group_quant
-from tests.custom_kernels.cases.case import mismatch
+from tests.custom_kernels.cases.case import mismatches
 from tests.custom_kernels.cases.silu_mul_group_quant import cases
 from tests.custom_kernels.reference_quantize import quantize_rows
 
@@ -23,13 +23,9 @@ def brute(x, element_format, round_product=True):
     return quantize_rows(product.numpy(), ELEMENT_FORMATS[element_format])
 
 
-def faults(given, expected, case):
-    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
-
-
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
-    assert faults(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
+    assert mismatches(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
 
 
 @pytest.mark.parametrize("element_format", ["e4m3fn", "e4m3fnuz"])
@@ -38,12 +34,12 @@ def test_other_definitions_are_noticed(element_format):
     x, _ = case.arguments
     expected = brute(*case.arguments)
     gate, up = x.chunk(2, dim=1)
-    assert any(faults(OP.overload(torch.cat((up, gate), 1), element_format), expected, case)), (
+    assert any(mismatches(OP.overload(torch.cat((up, gate), 1), element_format), expected, case)), (
         "up before gate"
     )
     interleaved = torch.stack((gate, up), 2).reshape(x.shape)
-    assert any(faults(OP.overload(interleaved, element_format), expected, case)), "gate and up interleaved"
-    assert any(faults(brute(x, element_format, round_product=False), expected, case)), "product not rounded"
+    assert any(mismatches(OP.overload(interleaved, element_format), expected, case)), "gate and up interleaved"
+    assert any(mismatches(brute(x, element_format, round_product=False), expected, case)), "product not rounded"
 
 
 def test_opcheck():

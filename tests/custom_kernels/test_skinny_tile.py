@@ -6,9 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predecode.custom_kernels import gemm_fp8_blockscale, linear_bf16
+from predecode.custom_kernels.composition import Composition
+from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import OPS
-from predecode.custom_kernels.skinny_tile import SkinnyTile, block_scaled_tile, float_tile, part_rows
+from predecode.custom_kernels.skinny_tile import (
+    SkinnyTile,
+    block_scaled_tile,
+    float_split_tile,
+    float_tile,
+    part_rows,
+    split_tile,
+)
 from predecode.custom_kernels.targets import GFX942, GFX950, SM_90
+from predecode.custom_kernels.toolchain import Toolchain
 from predecode.pipelines import emulation
 from tests.custom_kernels.cases.block_scaled import close, quantized_rows, tiled_weight
 from tests.custom_kernels.cases.case import Case, Comparison
@@ -47,12 +57,51 @@ def check(tile: SkinnyTile, target, rows: int, outputs: int, row_bytes: int):
     assert target.wave_size == 64 or waves * tile.rows_ahead * 32 * 16 <= target.shared_memory
 
 
+@given(st.integers(1, 40), st.integers(1, 2000), st.integers(1, 160))
+def test_split_tiles(rows, bands, groups):
+    tile = split_tile(SM_90, rows, bands, 128 * groups)
+    assert split_tile(GFX942, rows, bands, 128 * groups) is None and (tile is None or rows <= 32)
+    if tile is None:
+        return
+    x, _, _ = tile.workgroups(bands)
+    assert (x // tile.split - 1) * tile.bands < bands <= x // tile.split * tile.bands and x % tile.split == 0
+    # What the kernel asks for: whole groups, whole fragments for each of a band's waves, memory.
+    assert groups % tile.split == 0 and 8 % tile.bands == 0 and tile.split <= 8
+    slice_columns, band_waves, padded = 128 * groups // tile.split, 8 // tile.bands, -(-rows // 8) * 8
+    assert slice_columns % (64 * band_waves) == 0
+    assert 1 <= tile.ahead <= slice_columns // (64 * band_waves)
+    scales = 4 * slice_columns // 128 * (padded + tile.bands)
+    totals = 4 * band_waves * padded * (16 * tile.bands + 4)
+    assert max(8 * tile.ahead * 1024 + rows * (slice_columns + 16), totals) + scales <= SM_90.shared_memory
+
+
+@given(st.integers(1, 30), st.integers(1, 30000), st.integers(1, 300))
+def test_float_split_tiles(rows, outputs, fragments):
+    tile = float_split_tile(SM_90, rows, outputs, 32 * fragments)
+    assert float_split_tile(GFX950, rows, outputs, 32 * fragments) is None and (tile is None) == (rows > 24)
+    if tile is None:
+        return
+    x, _, _ = tile.workgroups(outputs)
+    assert (x // tile.split - 1) * 16 < outputs <= x // tile.split * 16 and x % tile.split == 0
+    assert 32 * fragments % (16 * tile.split) == 0 and tile.stage % (16 * 8) == 0
+    assert 1 <= tile.ahead <= -(-32 * fragments // tile.split // tile.stage)
+    stages = tile.ahead * (16 + rows) * 2 * (tile.stage + 8)
+    totals = 4 * 8 * -(-rows // 8) * 8 * 20
+    assert max(stages, totals) + 64 * rows <= SM_90.shared_memory
+
+
 def test_glm_shapes_on_the_h200():
     # Every workgroup of qkv_a is resident, its weight is read once at 64 rows too, and few experts' scores still use
     # half of the chip.
     assert block_scaled_tile(SM_90, 4, 164, 6144).workgroups(SM_90, 4, 2624) == (164, 1, 1)
     assert block_scaled_tile(SM_90, 64, 164, 6144).workgroups(SM_90, 64, 2624) == (82, 1, 1)
     assert float_tile(SM_90, 4, 256, 6144).workgroups(SM_90, 4, 256) == (64, 1, 1)
+    # In clusters a workgroup or two for every compute unit, two products of one dispatch together.
+    assert split_tile(SM_90, 4, 164, 6144).workgroups(164) == (164, 1, 1)
+    assert split_tile(SM_90, 16, 164, 6144).workgroups(164) == (168, 1, 1)
+    assert split_tile(SM_90, 4, 128, 2048).workgroups(128) == (64, 1, 1)
+    assert split_tile(SM_90, 4, 256, 2048).workgroups(256) == (128, 1, 1)
+    assert float_split_tile(SM_90, 4, 256, 6144).workgroups(256) == (128, 1, 1)
 
 
 # By number of rows, so that one module holds them all. Steps: 5 (FP8 columns 1152), 3 (bfloat16 columns 352) a wave.
@@ -91,3 +140,14 @@ def test_kernels_with_tiles_that_no_small_case_has(target, monkeypatch):
     rows = {n: torch.randn(n, 352, generator=generator).bfloat16() for n in FLOAT_TILES}
     compare = (Comparison(relative=1e-5),)
     assert not faults("linear_bf16", [Case(str(n), (x, weight), compare) for n, x in rows.items()])
+
+
+
+@pytest.mark.parametrize("ahead", [SkinnyTile(16, 2, 3, 8), SkinnyTile(16, 1, 2, 7), SkinnyTile(16, 1, 12, 12)])
+def test_rows_are_loaded_as_often_as_multiplied(ahead):
+    """A copy that nobody waits for would arrive among the sums. The text, unrolled, holds 12 steps of each part."""
+    rows, columns = 16, 6144
+    constants = ("ROWS", rows), ("COLUMNS", columns), *ahead.defines
+    launch = Launch("gemm_fp8_blockscale.hip", "gemm_fp8_blockscale", (), (3,), (3, 1, 1), (256, 1, 1), constants)
+    ptx = Toolchain().build(Composition.of(launch, 5), SM_90).data.decode()
+    assert ptx.count("cp.async.cg.shared.global") == 12 * ahead.parts

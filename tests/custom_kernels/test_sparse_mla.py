@@ -7,7 +7,7 @@ import torch
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
 from predecode.custom_kernels.sparse_mla import OP, sparse_mla, splits_of
 from predecode.custom_kernels.values import LatentCache
-from tests.custom_kernels.cases.case import mismatch
+from tests.custom_kernels.cases.case import mismatches
 from tests.custom_kernels.cases.sparse_mla import cases
 from tests.custom_kernels.reference_formats import decode
 
@@ -35,13 +35,9 @@ def brute(query, cache, slots, value_dim, scale, splits):
     return torch.from_numpy(output).to(dtype), torch.from_numpy(log_sums).float()
 
 
-def faults(given, expected, case):
-    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
-
-
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
-    assert faults(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
+    assert mismatches(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
 
 
 @pytest.mark.parametrize("element_format", ["e4m3fn", "e4m3fnuz"])
@@ -62,7 +58,7 @@ def test_other_definitions_are_noticed(element_format):
         "tiles that start elsewhere": {"slots": slots.roll(32, 1)},
     }
     for label, change in wrong.items():
-        assert all(faults(OP.overload(*(arguments | change).values()), expected, case)), label
+        assert all(mismatches(OP.overload(*(arguments | change).values()), expected, case)), label
 
 
 def test_parts_combine_to_the_whole():

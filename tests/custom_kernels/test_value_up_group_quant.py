@@ -8,7 +8,7 @@ from predecode.custom_kernels.formats import E4M3FN, ELEMENT_FORMATS
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, ROW_MAJOR, TILED_16X16, LayoutError
 from predecode.custom_kernels.value_up_group_quant import OP, value_up_group_quant
 from predecode.custom_kernels.values import AttentionParts, BlockScaledWeight
-from tests.custom_kernels.cases.case import mismatch
+from tests.custom_kernels.cases.case import mismatches
 from tests.custom_kernels.cases.kv_b import dequantized_row
 from tests.custom_kernels.cases.value_up_group_quant import cases
 from tests.custom_kernels.reference_quantize import quantize_rows
@@ -34,13 +34,9 @@ def brute(parts, log_sums, weight, scales, nope_dim):
     return quantize_rows(flat, element_format)
 
 
-def faults(given, expected, case):
-    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
-
-
 @pytest.mark.parametrize("case", ALL)
 def test_equals_the_loop(case):
-    assert faults(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
+    assert mismatches(OP.overload(*case.arguments), brute(*case.arguments), case) == [None, None]
 
 
 @pytest.mark.parametrize("element_format", ["e4m3fn", "e4m3fnuz"])
@@ -60,10 +56,10 @@ def test_other_definitions_are_noticed(element_format):
     }
     expected = brute(*case.arguments)
     for label, change in wrong.items():
-        assert faults(OP.overload(*(arguments | change).values()), expected, case)[0], label
+        assert mismatches(OP.overload(*(arguments | change).values()), expected, case)[0], label
     values, group_scales = OP.overload(*case.arguments)
     row_major = group_scales.T.contiguous().reshape(group_scales.shape)
-    assert faults((values, row_major), expected, case)[1], "row-major scales"
+    assert mismatches((values, row_major), expected, case)[1], "row-major scales"
 
 
 def test_parts_without_tokens_count_for_nothing():

@@ -30,10 +30,10 @@ def test_scratch_counts_as_far_as_it_is_used(dispatches):
 
 
 def test_experts_count_one_per_row_and_choice(dispatches):
-    """Two routed experts and a shared one per row, of 512 x 256 bytes each."""
+    """Two routed experts per row, and a shared one, of 512 x 256 bytes each."""
     gate_up = dispatches["moe_gate_up", "layers.3.mlp.experts.gate_up.values"]
     sizes = {binding.name: binding.bytes for binding in gate_up.bindings}
-    assert sizes["layers.3.mlp.experts.gate_up.values"] == ROWS * 3 * 512 * 256
+    assert sizes["layers.3.mlp.experts.gate_up.values"] == (ROWS * 2 + 1) * 512 * 256
 
 
 def test_a_cache_counts_as_far_as_a_row_can_see(dispatches):

@@ -15,20 +15,19 @@ from tests.export.conftest import FLIPPED_TILES, export_tiny, wrong_header
 @pytest.mark.parametrize("target", ["gfx942", "gfx950"])
 @pytest.mark.parametrize("model", ["tiny", "tiny-deepseek"])
 def test_the_golden_of(model, target, tmp_path):
-    # A seed with no row whose experts are nearly tied: one that falls to the other expert is another row altogether.
-    folder = export_tiny(tmp_path / "artifact", model=model, target=target, rows=(4,), seed=1)
+    folder = export_tiny(tmp_path / "artifact", model=model, target=target, rows=(4,))
     report = compare(folder, "emulated", bundle=tmp_path / "bundle", strict=True)
     assert report.passed, report.first_mismatch
 
 
 def test_each_half_of_a_layer_is_far_within_tolerance(tmp_path):
-    """Given the golden's own inputs, half by half, nothing adds up: cosine 0.999 where 0.99 is asked for."""
+    """Given the golden's own inputs, half by half, nothing adds up: cosine 0.9999 where 0.995 is asked for."""
     folder = export_tiny(
         tmp_path / "artifact", model="tiny-deepseek", target="gfx950", rows=(4,), reduce="external"
     )
     report = compare(folder, "emulated", bundle=tmp_path / "bundle", strict=True)
     assert report.passed, report.first_mismatch
-    assert min(output.cosine for output in report.outputs) > 0.999
+    assert min(output.cosine for output in report.outputs) > 0.9999
 
 
 def failing_report(tmp_path, target):
@@ -61,7 +60,9 @@ def test_few_rows_of_one_layer(target, tmp_path):
 def test_fused_layers(target, layers, tmp_path):
     """A dispatch per layer, of a resident grid: with a selection handed on, and a dense layer."""
     folder = export_tiny(tmp_path / "artifact", target=target, layers=layers, rows=(4,), fuse="layer")
-    (entry,) = Artifact.open(folder).manifest.entry_points
+    manifest = Artifact.open(folder).manifest
+    (entry,) = manifest.entry_points
+    assert not any(kernel.resources.register_spills for kernel in manifest.kernels)
     assert [dispatch.kind for dispatch in entry.audit.dispatches] == ["kernel"] * len(layers)
     assert {f"layers.{layer}" for layer in layers} <= {
         binding.name for dispatch in entry.audit.dispatches for binding in dispatch.bindings

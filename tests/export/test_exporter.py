@@ -44,6 +44,16 @@ def test_the_audit_of_the_manifest(tiny_artifact):
     assert json.loads(text)["tools"].keys() >= {"clang", "iree-base-compiler", "torch"}
 
 
+def test_what_ptxas_says_of_the_kernels(tmp_path):
+    first, again = (export_tiny(tmp_path / name, target="sm_90", layers=(0,), rows=(1,)) for name in ("first", "again"))
+    manifest = read_manifest(first)
+    assert manifest.tools["ptxas"] and len(manifest.kernels) > 10
+    for kernel in manifest.kernels:
+        assert 16 <= kernel.resources.vector_registers <= 255 and kernel.resources.register_spills == 0, kernel.symbol
+        assert kernel.occupancy.workgroups_per_compute_unit >= 1
+    assert (first / "manifest.json").read_bytes() == (again / "manifest.json").read_bytes()
+
+
 @pytest.mark.parametrize("model", ["tiny-deepseek", "tiny"])
 def test_segments_of_a_tensor_parallel_rank(model, tmp_path):
     folder = export_tiny(tmp_path / "rank", model=model, rows=(4,), tensor_parallel=2, rank=1)

@@ -1,5 +1,7 @@
 """Schedules: which calls share a dispatch, and that sharing one changes no result."""
 
+from dataclasses import replace
+
 import iree.runtime as rt
 import numpy as np
 import pytest
@@ -8,11 +10,12 @@ import torch
 from predecode.custom_kernels import add_rms_norm_group_quant, gemm_fp8_blockscale, rms_norm_group_quant  # noqa: F401
 from predecode.custom_kernels.formats import E4M3FNUZ
 from predecode.custom_kernels.layouts import TILED_16X16
+from predecode.custom_kernels.op import OPS
 from predecode.custom_kernels.targets import CPU, GFX942
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.compile import compile_module
 from predecode.export.inject import inject
-from predecode.export.schedule import Fusion, Schedule, ScheduledCall, dispatches, fused, levels
+from predecode.export.schedule import Fusion, Schedule, ScheduledCall, chained, dispatches, fused, levels
 from predecode.export.tensors import to_numpy
 from predecode.export.trace import Program, trace
 from predecode.pipelines import emulation
@@ -64,6 +67,42 @@ def test_fusion_takes_layers_whole():
     layers = [None, 0, 0, 0, 0, 0, 0, 1, 1, None]
     chain = calls([], [0], [1], [1], [2, 3], [4], [1], [5], [7], [8], layers=layers)
     assert fused(chain) == [((0,),), ((1,), (2, 3, 6), (4,), (5,)), ((7,), (8,)), ((9,),)]
+
+
+def in_one_layer(*sources, early=(), reduced=(), shapes=None, layers=None):
+    layers = layers or [3] * len(sources)
+    return [
+        replace(call, starts_early=i in early, reads_reduced=i in reduced)
+        for i, call in enumerate(calls(*sources, shapes=shapes, layers=layers))
+    ]
+
+
+def test_calls_that_start_early_wait_in_one_grid_with_the_level_before():
+    assert chained(in_one_layer([], [0], [0], [1, 2], [3], early=[1, 4])) == [((0,), (1, 2)), ((3,), (4,))]
+
+
+def test_a_chain_has_two_phases_at_most():
+    assert chained(in_one_layer([], [0], [1], [2], early=[1, 2, 3])) == [((0,), (1,)), ((2,), (3,))]
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        {"early": []},
+        {"early": [1], "reduced": [1]},
+        {"early": [1], "shapes": [256, 64]},
+        {"early": [1], "layers": [3, 4]},
+        {"early": [1], "layers": [None, None]},
+    ],
+    ids=["starts late", "reads what ranks add up", "other threads", "other layer", "no layer"],
+)
+def test_what_does_not_wait_in_one_grid(apart):
+    assert chained(in_one_layer([], [0], **apart)) == [((0,),), ((1,),)]
+
+
+def test_nothing_waits_beside_another_dispatch_of_its_level():
+    beside = in_one_layer([], [0], [0], [1, 2], shapes=[256, 256, 64, 256], early=[1, 3])
+    assert chained(beside) == [((0,),), ((1,),), ((2,),), ((3,),)]
 
 
 class Projections(torch.nn.Module):
@@ -172,12 +211,17 @@ def run_with_parameters(model, arguments, compiled_module, device, times):
     return [np.array(loaded.main(*buffers).to_host()).view(np.uint16) for _ in range(times)]
 
 
-def test_fused_layers_give_the_same_bits_every_time():
+@pytest.mark.parametrize(("fusion", "phases"), [(Fusion.LAYER, [3]), (Fusion.CHAIN, [1, 2])])
+def test_fused_layers_give_the_same_bits_every_time(fusion, phases, monkeypatch):
+    gemm = OPS["gemm_fp8_blockscale"]
+    monkeypatch.setitem(
+        OPS, gemm.name, replace(gemm, launch=lambda *call: replace(gemm.launch(*call), starts_early=True))
+    )
     model, arguments, kernels, apart = fused_module(Fusion.NONE)
     assert len(kernels) == 3
-    _, _, kernels, together = fused_module(Fusion.LAYER)
-    (kernel,) = kernels
-    assert len(kernel.composition.phases) == 3 and kernel.composition.resident
+    _, _, kernels, together = fused_module(fusion)
+    assert sorted(len(kernel.composition.phases) for kernel in kernels) == phases
+    assert any(kernel.composition.resident for kernel in kernels) == (fusion is Fusion.LAYER)
     device = emulation.open_device("gfx942", strict=True)
     (expected,) = run_with_parameters(model, arguments, apart, device, 1)
     assert expected.any()

@@ -2,6 +2,8 @@
 
 import sys
 
+import ml_dtypes
+import numpy as np
 import pytest
 
 from predecode.pipelines.artifact import Artifact
@@ -39,17 +41,43 @@ def test_the_artifact_agrees(tiny_artifact, golden):
     assert compare(tiny_artifact, golden=golden).passed
 
 
-def test_a_wrong_golden_is_noticed(tiny_artifact, golden, tmp_path):
+def changed(golden, folder, **changes):
+    """A copy of the golden file with the tensors whose names end so changed by functions."""
     tensors = dict(read_tensors(golden))
-    name = next(name for name in tensors if name.startswith("steps/0/") and name.endswith("results/logits"))
-    tensors[name] = tensors[name][:, ::-1].copy()
-    wrong = tmp_path / "wrong.safetensors"
-    write_tensors(wrong, tensors)
-    assert not compare(tiny_artifact, golden=wrong, bundle=tmp_path / "bundle").passed
+    for end, change in changes.items():
+        for name in [name for name in tensors if name.endswith(end)]:
+            tensors[name] = change(tensors[name])
+    write_tensors(folder / "wrong.safetensors", tensors)
+    return folder / "wrong.safetensors"
+
+
+def other_format(elements):
+    numbers = elements.view(ml_dtypes.float8_e4m3fn).astype(np.float32).clip(-240, 240)
+    return numbers.astype(ml_dtypes.float8_e4m3fnuz).view(np.int8)
+
+
+def one_row_one_slot_off(slots):
+    return np.concatenate([slots[:1] ^ 1, slots[1:]])
+
+
+@pytest.mark.parametrize(
+    ("end", "change", "segment"),
+    [
+        ("results/logits", lambda logits: logits[:, ::-1].copy(), "logits"),
+        # Every cached token lies one slot further on, so that other ones are selected: the step's result differs.
+        ("initial/tokens", lambda tokens: np.roll(tokens, 1), "logits"),
+        ("slot_mapping", one_row_one_slot_off, "indexer_cache"),
+        ("latent_cache/elements", other_format, "latent_cache"),
+        ("indexer_cache/scales", lambda scales: scales * 2, "indexer_cache"),
+    ],
+)
+def test_a_wrong_golden_is_noticed(tiny_artifact, golden, tmp_path, end, change, segment):
+    report = compare(tiny_artifact, golden=changed(golden, tmp_path, **{end: change}), bundle=tmp_path / "bundle")
+    assert segment in {output.name.rsplit(".", 1)[-1] for output in report.outputs if not output.passed}
 
 
 def test_contexts_that_do_not_fit(tiny_artifact, golden, tmp_path, monkeypatch):
     arguments = [str(tiny_artifact), str(tmp_path / "golden"), "--contexts", "100000"]
     monkeypatch.setattr(sys, "argv", ["true_size", *arguments])
-    with pytest.raises(PredecodeError, match="2 sequences of 100000 tokens take 3126 pages"):
+    with pytest.raises(PredecodeError, match="a sequence of 100000 tokens takes 1563 pages; the artifact has 32"):
         true_size.main()

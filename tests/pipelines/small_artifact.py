@@ -14,6 +14,7 @@ import numpy as np
 
 from predecode.pipelines.artifact import ArtifactWriter
 from predecode.pipelines.golden import GoldenStep, SegmentGolden, write_golden
+from predecode.pipelines.golden_caches import InitialCaches, TokenRows
 from predecode.pipelines.manifest import (
     Audit,
     Binding,
@@ -243,27 +244,29 @@ def manifest(entries: tuple[EntryPoint, ...], golden: Golden | None, ranks: int 
         tools={"iree-base-compiler": "3.13.0"},
         module="module.vmfb",
         parameters=Parameters("parameters.irpa", "model"),
-        kernels=(KernelRecord("write_cache", "write_cache.c", "00" * 32, {"vgprs": 12, "spills": 0}),),
+        kernels=(KernelRecord("write_cache", "write_cache.c", "00" * 32),),
         entry_points=entries,
         golden=golden,
     )
 
 
-def golden_steps(count: int = 3, start: int = 62) -> tuple[dict[str, np.ndarray], list[GoldenStep]]:
+def golden_steps(count: int = 3, start: int = 62) -> tuple[InitialCaches, list[GoldenStep]]:
     """Initial caches and ``count`` steps of three sequences of ``start`` tokens each, over a page edge."""
     pool = PagePool(GEOMETRY)
     sequences = [PagedSequence() for _ in range(2)]
     for _ in range(start):
         pool.append(sequences)
     cache = np.random.default_rng(3).integers(0, 64, (PAGES, PAGE_BYTES)).astype(np.int8)
-    initial, steps = {CACHE: cache.copy()}, []
+    slots = cache.reshape(-1, WIDTH)
+    initial, steps = InitialCaches(np.arange(len(slots), dtype=np.int32), {CACHE: TokenRows(slots.copy(), None)}), []
     for step in range(count):
         placement = pool.append(sequences).as_arguments()
         inputs = {"tokens": np.array([step, step + 5], np.int64)} | placement
         padded = {name: np.concatenate([array, np.zeros_like(array[:1])]) for name, array in inputs.items()}
         padded["slot_mapping"][2] = -1
         logits = expected_step(cache, **padded)
-        segment = SegmentGolden("step", padded, {"logits": logits, CACHE: cache.copy()})
+        written = TokenRows(slots[padded["slot_mapping"]], None)
+        segment = SegmentGolden("step", padded, {"logits": logits}, {CACHE: written})
         steps.append(GoldenStep(3, (segment,)))
     return initial, steps
 

@@ -4,7 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from predecode.pipelines.comparison import compare_result
+from predecode.pipelines.comparison import compare_cache, compare_result
+from predecode.pipelines.golden_caches import rows_at
 from predecode.pipelines.manifest import TensorSpec, Tolerance
 
 LOOSE = Tolerance(relative=0.01, absolute=1e-6, cosine=0.999)
@@ -12,7 +13,7 @@ LOOSE = Tolerance(relative=0.01, absolute=1e-6, cosine=0.999)
 
 def compare_floats(given, expected, tolerance=LOOSE):
     spec = TensorSpec("logits", "output", expected.shape, str(expected.dtype), "row-major")
-    return compare_result("logits", spec, given, expected, tolerance, "e4m3fn")
+    return compare_result("logits", spec, given, expected, tolerance)
 
 
 def floats(shape=(4, 32), dtype=np.float32):
@@ -111,9 +112,15 @@ def key_pages(keys: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return np.concatenate([pages, scales.astype(np.float32).reshape(-1, 64).view(np.int8)], axis=1)
 
 
-def compare_pages(given, expected, tolerance, layout="preshuffled page"):
+def compare_pages(
+    given, expected, tolerance, *, before=None, slots=None, layout="preshuffled page", element_format="e4m3fn"
+):
+    """All slots are written, unless ``slots`` are given."""
+    slots = np.arange(64 * len(expected)) if slots is None else np.array(slots, np.int64)
     spec = TensorSpec("layers.0.indexer_cache", "cache", expected.shape, "int8", layout)
-    return compare_result(spec.name, spec, given, expected, tolerance, "e4m3fn")
+    before = expected if before is None else before
+    rows = rows_at(expected, slots, layout)
+    return compare_cache(spec.name, spec, before, given, slots, rows, tolerance, element_format)
 
 
 @pytest.fixture
@@ -199,16 +206,45 @@ def test_poison_must_be_the_same(keys):
     assert "NaN" in compare_pages(written, pages, ONE_STEP).first_bad.reason
 
 
+@pytest.mark.parametrize("byte", [8192 - 1, 8192 + 4 * 63 + 3])
+def test_a_byte_that_no_row_writes_must_stay(keys, byte):
+    """The last key's last element, and the sign of the last scale."""
+    before = key_pages(keys, np.ones(128))
+    after = before.copy()
+    after[0, :16] = 5
+    written = [0]
+    assert compare_pages(after, after, Tolerance(), before=before, slots=written).passed
+    after[1, byte] ^= -0x80
+    bad = compare_pages(after, after, Tolerance(relative=9.0, steps=9), before=before, slots=written).first_bad
+    assert bad.reason == "changed, though no row writes there"
+    assert (bad.coordinates["page"], bad.coordinates["token"]) == (1, 63)
+
+
+def test_nan_that_no_row_writes_must_stay_the_same_nan(keys):
+    before = key_pages(keys, np.ones(128))
+    before[1, :8192] = 0x7F
+    after = before.copy()
+    after[1, 300] = -1
+    assert not compare_pages(after, after, Tolerance(), before=before, slots=[]).passed
+    assert compare_pages(before, before, Tolerance(), slots=[]).passed
+
+
+def test_rows_that_were_not_written_are_noticed(keys):
+    expected = key_pages(keys, np.ones(128))
+    before = np.full_like(expected, 0x7F)
+    assert "NaN" in compare_pages(before, expected, ONE_STEP, before=before, slots=[70]).first_bad.reason
+
+
 @pytest.mark.parametrize("element_format", ["e4m3fn", "e4m3fnuz"])
 def test_every_neighbouring_code_is_at_most_one_step_apart(element_format):
     codes = np.arange(0x7F, dtype=np.uint8).view(np.int8)
     expected = np.zeros((1, 64 * 16), np.int8)
     expected[0, :126], given = codes[:-1], expected.copy()
     given[0, :126] = codes[1:]
-    spec = TensorSpec("layers.0.latent_cache", "cache", expected.shape, "int8", "latent page")
-    assert compare_result(spec.name, spec, given, expected, Tolerance(steps=1), element_format).passed
+    options = {"layout": "latent page", "element_format": element_format}
+    assert compare_pages(given, expected, Tolerance(steps=1), **options).passed
     # Two codes apart are two steps wherever both are in one binade: here among the subnormal ones.
     for code in range(6):
         given = expected.copy()
         given[0, code] = codes[code + 2]
-        assert not compare_result(spec.name, spec, given, expected, Tolerance(steps=1), element_format).passed
+        assert not compare_pages(given, expected, Tolerance(steps=1), **options).passed

@@ -10,7 +10,7 @@ from predecode.pipelines import compare
 from predecode.pipelines.artifact import Artifact
 from predecode.pipelines.golden import GoldenError, read_golden, write_golden
 from predecode.pipelines.tensor_file import read_tensors, write_tensors
-from tests.pipelines.small_artifact import CACHE, PAGE_BYTES, WIDTH
+from tests.pipelines.small_artifact import CACHE, PAGE_BYTES, WIDTH, golden_steps
 
 
 @pytest.fixture
@@ -55,14 +55,26 @@ def test_a_wrong_logit_is_found_in_any_row_and_step(step_artifact, rewrite):
 
 
 def test_a_wrong_cache_byte_is_found(step_artifact, rewrite):
-    golden = rewrite({f"steps/2/step/results/{CACHE}": add((1, 3 * WIDTH + 2), 4)})
+    """In step 2, the rows write token 0 of the second pages of their sequences."""
+    golden = rewrite({f"steps/2/step/written/{CACHE}/elements": add((1, 2), 4)})
     report = compare(step_artifact, golden=golden)
     assert [output.passed for output in report.outputs] == [True, False]
-    assert f"page 1, token 3, dim 2 (byte {PAGE_BYTES + 3 * WIDTH + 2})" in report.first_mismatch
+    assert f"page 3, token 0, dim 2 (byte {3 * PAGE_BYTES + 2})" in report.first_mismatch
+
+
+def test_a_slot_that_is_one_off_is_noticed(step_artifact, rewrite):
+    """The golden's row is expected at the next slot, and what is at its own one was not to be written."""
+    golden = rewrite({"steps/1/step/inputs/slot_mapping": add(0, -1)})
+    report = compare(step_artifact, golden=golden)
+    assert not report.passed and "step 1" in report.first_mismatch
+
+
+def test_rows_of_slot_minus_one_are_not_compared(step_artifact, rewrite):
+    assert compare(step_artifact, golden=rewrite({f"steps/0/step/written/{CACHE}/elements": add((2, 0), 1)})).passed
 
 
 def test_other_initial_caches_are_noticed(step_artifact, rewrite):
-    golden = rewrite({f"initial/{CACHE}": add((0, 5), 1)})
+    golden = rewrite({f"initial/{CACHE}/elements": add((0, 5), 1)})
     assert not compare(step_artifact, golden=golden).passed
 
 
@@ -78,7 +90,11 @@ def test_the_bundle_tells_all(step_artifact, rewrite, tmp_path):
     assert expected["logits"][1, 9] - given["logits"][1, 9] == pytest.approx(0.5, rel=1e-5)
     original = read_tensors(step_artifact / "golden.safetensors")
     # The caches before step 1 are those after step 0.
-    np.testing.assert_array_equal(inputs[CACHE], original[f"steps/0/step/results/{CACHE}"])
+    before = original[f"initial/{CACHE}/elements"].copy()
+    slots = original["steps/0/step/inputs/slot_mapping"][:2]
+    before[slots] = original[f"steps/0/step/written/{CACHE}/elements"][:2]
+    np.testing.assert_array_equal(inputs[CACHE].reshape(-1, WIDTH), before)
+    assert expected[f"written/{CACHE}/elements"].shape == (3, WIDTH)
     summary = json.loads((bundle / "mismatch.json").read_text())
     assert summary["command"] == f"predecode compare {step_artifact} --device local-task --golden {golden}"
     assert summary["mismatches"][0]["first_bad"]["coordinates"] == {"row": 1, "dim": 9}
@@ -102,6 +118,9 @@ BAD_GOLDENS = [
         r"tokens is int32\[3\], the artifact has int64\[3\]",
     ),
     ({"steps/0/step/results/logits": np.zeros((3, 9), np.float32)}, r"logits is float32\[3, 9\]"),
+    ({f"steps/0/step/written/{CACHE}/elements": np.zeros((2, WIDTH), np.int8)}, r"the artifact has int8\[3, 16\]"),
+    ({f"initial/{CACHE}/elements": np.zeros((9, 15), np.int8)}, r"the artifact has int8\[any, 16\]"),
+    ({f"initial/{CACHE}/elements": np.zeros((9, WIDTH), np.int8)}, "names rows that a cache has not"),
 ]
 
 
@@ -112,13 +131,13 @@ def test_goldens_that_do_not_fit_are_refused(step_artifact, rewrite, changes, me
 
 
 def test_a_golden_without_results_is_refused(step_artifact, rewrite):
-    golden = rewrite({f"steps/2/step/results/{name}": None for name in ("logits", CACHE)})
+    golden = rewrite({"steps/2/step/results/logits": None})
     with pytest.raises(GoldenError, match="nothing to compare step with"):
         compare(step_artifact, golden=golden)
 
 
 def test_a_golden_without_steps_is_refused(step_artifact, tmp_path):
-    write_golden(tmp_path / "empty.safetensors", {CACHE: np.zeros(1, np.int8)}, [])
+    write_golden(tmp_path / "empty.safetensors", golden_steps(1)[0], [])
     with pytest.raises(GoldenError, match="holds no step"):
         compare(step_artifact, golden=tmp_path / "empty.safetensors")
 

@@ -11,18 +11,18 @@ from rich.console import Console
 
 from predecode.pipelines import inspect
 from predecode.pipelines.inspection import Inspection
-from predecode.pipelines.kernel_record import InstructionCounts, KernelRecord, Occupancy
+from predecode.pipelines.kernel_record import InstructionCounts, KernelRecord, KernelResources, Occupancy
 from predecode.pipelines.manifest import Exemption, TargetRecord
 from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds, format_widths
 from tests.pipelines.small_artifact import CACHE, manifest, step_entry
 
-RESOURCES = {"vector_registers": 96, "accumulator_registers": 32, "scalar_registers": 40, "register_spills": 0}
+RESOURCES = KernelResources(96, 8192, 0, 0, accumulator_registers=32, scalar_registers=40, scalar_spills=0)
+ASSEMBLED = KernelResources(154, 8192, 0, 0)
 INSTRUCTIONS = InstructionCounts(1234, 56, {"4": 7, "16": 28}, {"2": 1}, 10, 0, 6, 2)
 
 
-def gpu_kernel(upper_bound=False):
-    resources = {"shared_memory_bytes": 8192} if upper_bound else RESOURCES | {"shared_memory_bytes": 8192}
-    occupied = Occupancy(2, 4.0, "vector registers", upper_bound)
+def gpu_kernel(resources=RESOURCES):
+    occupied = Occupancy(2, 4.0, "vector registers")
     return KernelRecord("write_cache", "write_cache.hip", "00" * 32, resources, 8, occupied, INSTRUCTIONS)
 
 
@@ -115,14 +115,13 @@ def test_tables_show_what_kernels_take_and_hold():
     text = text_of(on_gpu())
     for shown in ("96 (32)", "2 × 8 waves", "vector", "1,234", "28 × 16 B", "7 × 4 B", "8.19 kB"):
         assert shown in text, shown
-    assert "chosen by the driver" not in text
+    assert "ptxas" not in text
 
 
-def test_registers_that_the_driver_chooses():
-    text = text_of(on_gpu(gpu_kernel(upper_bound=True)))
-    assert "registers are chosen by the driver" in text and "≤ 2 × 8 waves" in text
-    page = Inspection(on_gpu(gpu_kernel(upper_bound=True))).to_html()
-    assert "registers are chosen by the driver" in page and "96 (32)" not in page
+def test_registers_of_an_assembled_kernel():
+    for shown in (text_of(on_gpu(gpu_kernel(ASSEMBLED))), Inspection(on_gpu(gpu_kernel(ASSEMBLED))).to_html()):
+        assert "registers are ptxas's; the driver assembles the PTX again" in shown.replace("&#x27;", "'")
+        assert "154" in shown and "154 (" not in shown and "2 × 8 waves" in shown
 
 
 def test_a_prediction_says_that_it_is_none_of_measurement():

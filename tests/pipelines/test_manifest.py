@@ -46,9 +46,9 @@ def keys(value, path=()):
         yield from keys(value[0], (*path, 0))
 
 
-FREE_KEYS = {"vocab_size", "iree-base-compiler", "module.vmfb", "parameters.irpa", "vgprs", "spills"}
+FREE_KEYS = {"vocab_size", "iree-base-compiler", "module.vmfb", "parameters.irpa"}
 OPTIONAL_KEYS = {"in_place", "exempted", "golden", "bound_bytes", "kernel", "waves_per_workgroup", "occupancy"}
-OPTIONAL_KEYS |= {"instructions", "bandwidth_probe"}
+OPTIONAL_KEYS |= {"resources", "instructions", "bandwidth_probe"}
 
 
 def test_every_missing_key_is_named(document):

@@ -40,6 +40,7 @@ def test_reading_keys_and_scales(name):
         pages[page, 8192:] = scales[page].view(np.int8)
     np.testing.assert_array_equal(CACHE_PAGES[name].elements(pages), keys.reshape(-1, 128))
     np.testing.assert_array_equal(CACHE_PAGES[name].scales(pages), scales.ravel())
+    np.testing.assert_array_equal(CACHE_PAGES[name].pack(keys.reshape(-1, 128), scales.ravel()), pages)
 
 
 def test_latent_pages_have_no_scales():
@@ -47,6 +48,7 @@ def test_latent_pages_have_no_scales():
     latent = CACHE_PAGES["latent page"]
     assert latent.scales(pages) is None
     np.testing.assert_array_equal(latent.elements(pages), pages.reshape(-1, 576))
+    np.testing.assert_array_equal(latent.pack(pages.reshape(-1, 576), None), pages)
 
 
 @pytest.mark.parametrize("name", ["plain page", "preshuffled page"])

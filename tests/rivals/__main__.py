@@ -15,9 +15,10 @@ from predecode.pipelines.bench import bench
 from predecode.pipelines.bench.moved import expected_experts
 from predecode.pipelines.errors import PredecodeError
 from tests.rivals.inputs import CachePools
-from tests.rivals.kernels import run_kernels
+from tests.rivals.isolated import Sources, run_isolated
+from tests.rivals.kernels import FAMILIES
 from tests.rivals.layers import EAGER, TorchLayers, compiled_variants, free_memory, run_until
-from tests.rivals.libraries import Libraries, first_line
+from tests.rivals.libraries import first_line
 from tests.rivals.parameters import ArtifactLayers
 from tests.rivals.report import LayerResult, RivalError, RivalsReport
 from tests.rivals.table import renderables
@@ -79,8 +80,10 @@ def run(options: argparse.Namespace) -> RivalsReport:
         _run_predecode(options, report)
         free_memory()
         save()
-    _say("weights and references")
-    layers = TorchLayers(artifact, CachePools(manifest), options.rows, options.context, device)
+    layers = None
+    if not {"eager", "compile"} <= set(options.without):
+        _say("weights and references")
+        layers = TorchLayers(artifact, CachePools(manifest), options.rows, options.context, device)
     if "eager" not in options.without:
         wanted = [(variant, rows) for rows in options.rows for variant in EAGER]
         for result in run_until(deadline, layers, wanted):
@@ -90,11 +93,10 @@ def run(options: argparse.Namespace) -> RivalsReport:
         if device.type != "cuda":
             report.skipped["kernels"] = "need an NVIDIA GPU"
         else:
-            try:
-                for result in run_kernels(Libraries(options.libraries), layers, report, deadline):
-                    _take(report.kernels, result)
-            except RivalError as error:
-                report.skipped["kernels"] = str(error)
+            sources = Sources(options.artifact, options.libraries, options.rows, options.context, options.device)
+            for result in run_isolated(sources, FAMILIES, report, options.rows, deadline):
+                _take(report.kernels, result)
+                save()
         save()
     if "compile" not in options.without:
         chosen = artifact.config.num_experts_per_tok + artifact.config.n_shared_experts

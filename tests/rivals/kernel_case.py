@@ -1,5 +1,6 @@
 """What it takes to check and time one op by one kernel."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,12 @@ class KernelCase:
         return max(FEWEST_SETS, min(MOST_SETS, wanted))
 
 
+def unmeasured(case: KernelCase, run: RunReport | None) -> KernelResult:
+    """The result without what only running tells."""
+    ours, ours_with = our_dispatch(run, *case.ours)
+    return KernelResult(case.op, case.name, case.rows, case.bytes, ours, ours_with, case.remark)
+
+
 @torch.no_grad()
 def measure(case: KernelCase, run: RunReport | None) -> KernelResult:
     """Check, then time; whatever goes wrong becomes the result's reason."""
@@ -54,10 +61,7 @@ def measure(case: KernelCase, run: RunReport | None) -> KernelResult:
         reason = str(error)
     except Exception as error:
         reason = first_line(error)
-    ours, ours_with = our_dispatch(run, *case.ours)
-    return KernelResult(
-        case.op, case.name, case.rows, case.bytes, ours, ours_with, case.remark, seconds, deviation, reason
-    )
+    return dataclasses.replace(unmeasured(case, run), seconds=seconds, deviation=deviation, reason=reason)
 
 
 def check(case: KernelCase, results: list[Any]) -> float:

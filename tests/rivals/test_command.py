@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from rich.console import Console
 
 from predecode.pipelines.bench.report import DispatchReport, RunReport
 from tests.rivals import __main__ as command
+from tests.rivals import isolated
 from tests.rivals import libraries as libraries_module
 from tests.rivals.fetch import trim
-from tests.rivals.kernels import run_kernels
+from tests.rivals.kernels import FAMILIES
 from tests.rivals.libraries import COMMON_LIBRARY, FLASH_MLA_LIBRARY, OPS_ARCHIVE, Libraries
 from tests.rivals.report import KernelResult, LayerResult, RivalError, RivalsReport, our_dispatch
 from tests.rivals.table import renderables
@@ -145,20 +147,25 @@ def unchanged_path(monkeypatch):
     monkeypatch.setattr(libraries_module.sys, "path", list(libraries_module.sys.path))
 
 
-def test_each_missing_library_is_noted_and_stops_no_other(folder, torch_layers, unchanged_path):
-    report = RivalsReport("tiny", "200", "the CPU", {}, "")
-    results = list(run_kernels(Libraries(folder), torch_layers, report, float("inf")))
-    assert not results
+def said(cases, family: str, **options) -> list:
+    """What a process says of a family, in this process."""
+    messages = []
+    given = {"done": 0, "runs": {}, "deadline": float("inf")} | options
+    isolated._serve(SimpleNamespace(send=messages.append), cases, family, **given)
+    return messages
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_missing_library_is_noted(artifact, folder, unchanged_path, family):
+    (ended,) = said(isolated.Sources(artifact, folder, (4,), "200", "cpu"), family)
     missing = "sgl-deep-gemm cannot be imported (OSError: libcudart.so.13: cannot open shared object file)"
-    assert {report.skipped[f"DeepGEMM, {part}"] for part in ("dense", "scores", "experts")} == {missing}
-    for family, library in (("FlashMLA", FLASH_MLA_LIBRARY), ("SGLang, top-k", COMMON_LIBRARY)):
-        assert report.skipped[family].startswith(f"{library} cannot be loaded: ")
+    library = {"FlashMLA": FLASH_MLA_LIBRARY, "SGLang, top-k": COMMON_LIBRARY}.get(family)
+    assert ended.reason.startswith(f"{library} cannot be loaded: ") if library else ended.reason == missing
 
 
-def test_what_is_not_installed_is_named(torch_layers):
-    report = RivalsReport("tiny", "200", "the CPU", {}, "")
-    assert not list(run_kernels(Libraries(None), torch_layers, report, float("inf")))
-    assert "sglang-kernel cannot be imported (ModuleNotFoundError" in report.skipped["FlashMLA"]
+def test_what_is_not_installed_is_named(artifact):
+    (ended,) = said(isolated.Sources(artifact, None, (4,), "200", "cpu"), "FlashMLA")
+    assert "sglang-kernel cannot be imported (ModuleNotFoundError" in ended.reason
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -166,11 +173,12 @@ def test_an_empty_folder_is_refused(tmp_path):
         Libraries(tmp_path)
 
 
-def test_kernels_stop_at_the_deadline(torch_layers, monkeypatch):
+def test_kernels_stop_at_the_deadline(artifact, monkeypatch):
     from tests.rivals import stand_ins
 
-    present = Libraries(None)
-    monkeypatch.setattr(present, "deep_gemm", stand_ins.DeepGemm)
-    report = RivalsReport("tiny", "200", "the CPU", {}, "")
-    assert not list(run_kernels(present, torch_layers, report, 0.0))
-    assert report.skipped["DeepGEMM, experts"].startswith("not finished at moe_gate_up 256 to 512, 4 rows")
+    monkeypatch.setattr(Libraries, "deep_gemm", lambda self: stand_ins.DeepGemm())
+    sources = isolated.Sources(artifact, None, (4,), "200", "cpu")
+    (ended,) = said(sources, "DeepGEMM, experts", deadline=0.0)
+    assert ended.reason.startswith("not finished at moe_gate_up 256 to 512, 4 rows")
+    begun, result, *_, ended = said(sources, "DeepGEMM, experts", done=1)
+    assert begun.result.op == result.op == "moe_down 256 to 256" and ended.reason is None

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from predecode.custom_kernels.router_topk import router_topk
+from predecode.export.on_device import OnDevice
 from tests.rivals import torch_experts
 from tests.rivals.inputs import CachePools, plain_caches
 from tests.rivals.layers import EAGER, TorchLayers, Variant, check_attention, check_layers, compiled_variants, run_until
-from tests.rivals.reference import OnDevice
 from tests.rivals.report import RivalError
 from tests.rivals.torch_layer import TorchLayer, rotate
 

@@ -27,7 +27,10 @@ class Timing:
 
 
 class Graph:
-    """``calls`` captured one behind the other; ``results`` are what they returned, filled by every replay."""
+    """``calls`` captured one behind the other; ``results`` are what they returned, filled by every replay.
+
+    The calls are kept, as what they read must not go to others while the graph may be replayed.
+    """
 
     def __init__(self, calls: Sequence[Call]):
         side = torch.cuda.Stream()
@@ -38,7 +41,7 @@ class Graph:
                 call()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
-        self._calls = len(calls)
+        self._calls = tuple(calls)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads of the process may use the GPU meanwhile.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
@@ -62,7 +65,7 @@ class Graph:
             self._graph.replay()
             end.record()
             end.synchronize()
-            seconds.append(begin.elapsed_time(end) * 1e-3 / self._calls)
+            seconds.append(begin.elapsed_time(end) * 1e-3 / len(self._calls))
         return Timing(tuple(seconds))
 
 

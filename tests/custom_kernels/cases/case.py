@@ -1,5 +1,6 @@
 """One call of an op with its arguments, and how its results are compared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,14 @@ class Comparison:
 
     ``exact``: bytes equal. Otherwise NaN and infinity masks must be equal, and for every row (first axis)
     ``max |given - expected| <= absolute + relative * max |expected row|``. ``steps`` allows FP8 results to be
-    that many codes apart on at most ``fraction`` of the elements. ``region`` limits the comparison to elements
+    that many codes apart on at most ``fraction`` of the elements. ``absolute`` may be a tensor, of a bound for each
+    element. ``region`` limits the comparison to elements
     where the boolean tensor is true (a kernel may leave the rest unwritten).
     """
 
     exact: bool = False
     relative: float = 0.0
-    absolute: float = 0.0
+    absolute: float | torch.Tensor = 0.0
     steps: int = 0
     fraction: float = 1.0
     region: torch.Tensor | None = None
@@ -86,9 +88,16 @@ def mismatch(
     magnitude = torch.where(finite, e.abs(), 0.0).flatten(1).amax(1) if e.dim() > 1 else e.abs()
     bound = rule.absolute + rule.relative * magnitude.reshape(-1, *[1] * (e.dim() - 1))
     error = torch.where(finite, (g - e).abs(), 0.0)
-    return _describe(
-        error > bound, given, expected, f"error above {rule.absolute} + {rule.relative} * row max"
-    )
+    absolute = "its own bound" if isinstance(rule.absolute, torch.Tensor) else rule.absolute
+    return _describe(error > bound, given, expected, f"error above {absolute} + {rule.relative} * row max")
+
+
+def mismatches(
+    given: Sequence[torch.Tensor], expected: torch.Tensor | Sequence[torch.Tensor], case: Case
+) -> list[str | None]:
+    """`mismatch` of each result of ``case``."""
+    expected = [expected] if isinstance(expected, torch.Tensor) else expected
+    return [mismatch(g, e, rule) for g, e, rule in zip(given, expected, case.compare, strict=True)]
 
 
 def _describe(bad: torch.Tensor, given: torch.Tensor, expected: torch.Tensor, why: str) -> str | None:

@@ -55,6 +55,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("halves", random_slots(generator, 5, 2, padding=(2,)), 128, 128, layout="halves"),
         case("halves, 32 rotated", random_slots(generator, 3, 1), 128, 64, rope=32, layout="halves"),
         case("128 rotated", [1, 2], 128, 64, rope=128),
+        case("24 rotated, which no GPU kernel takes", [1, 70, 2], 128, 64, rope=24),
         case("latent wider than the query", [5, 6, 7], 128, 512),
         case("latent of 8 columns", [5, 9], 256, 8, rope=16),
         case("latent of 136 columns", [5, 9], 256, 136),

@@ -16,7 +16,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
         values, scales = quantized_rows(generator, ids.numel(), shape[-1], element_format)
         weights = torch.rand(ids.shape, generator=generator) * 2.5 * weight_factor
         weight = tiled_weight(generator, shape, element_format)
-        return Case(label, (values, scales * factor, ids, weights, *weight), compare)
+        return Case(label, (values, scales * factor, ids, weights, *weight, 0), compare)
 
     made = [case(label, ids, (experts, 32, 128)) for label, ids, experts in routings(generator)]
     ids = routing(generator, 4, 3, 6)

@@ -37,7 +37,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
     def case(label, ids, shape, factor=1.0):
         values, scales = quantized_rows(generator, len(ids), shape[-1], element_format)
         weight = tiled_weight(generator, shape, element_format)
-        return Case(label, (values, scales * factor, ids, *weight), compare)
+        return Case(label, (values, scales * factor, ids, *weight, 0), compare)
 
     made = [case(label, ids, (experts, 32, 256)) for label, ids, experts in routings(generator)]
     ids = routing(generator, 4, 3, 6)
@@ -48,6 +48,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("zeros", ids, (6, 32, 128), 0.0),
         case("huge", ids, (6, 32, 128), 1e12),
         case("tiny", ids, (6, 32, 128), 1e-12),
+        case("more units than workgroups", routing(generator, 20, 9, 40), (40, 320, 256)),
         case("GLM-5.1 rank, 12 experts", routing(generator, 2, 9, 12), (12, 512, 6144)),
         case("GLM-5.1 rank, 257 experts", routing(generator, 5, 9, 257), (257, 32, 128)),
     ]

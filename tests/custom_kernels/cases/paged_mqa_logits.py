@@ -65,6 +65,8 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("rows of at most topk tokens", [64, 65, 0, 128, 66, 3], 16, 3, 9, topk=65),
         case("all rows of at most topk tokens", [64, 65, 3], 32, 2, 9, topk=65),
         case("three of 300 rows, each one token", [int(row in (1, 255, 299)) for row in range(300)], 16, 1, 4),
+        case("200 rows, some workgroups get two", [(1, 65, 64, 66, 70)[row % 5] for row in range(200)], 16, 2, 9),
+        case("48 heads, one row repeated", [129] * 5, 48, 3, 2),
         case("one row among many waves", [6016], 32, 94, 100, topk=2048),
         case("GLM-5.1, 2 rows of 2000 to 2500 tokens", [2500, 2000], 32, 40, 80),
     ]

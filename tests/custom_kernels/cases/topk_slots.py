@@ -18,7 +18,7 @@ def cases(element_format: ElementFormat) -> list[Case]:
         lengths = torch.tensor(lengths, dtype=torch.int32)
         inside = torch.arange(width)[None] < lengths[:, None]
         # Beyond the length a kernel leaves whatever the buffer held.
-        garbage = torch.tensor([float("nan"), float("inf"), 3e38])[torch.arange(rows * width) % 3]
+        garbage = torch.tensor([float("nan"), float("inf"), 0.25, 3e38])[torch.arange(rows * width) % 4]
         logits = torch.where(inside, logits.expand(rows, width), garbage.reshape(rows, width))
         if table is None:
             table = torch.randint(0, 4 * pages, (rows, pages), generator=generator, dtype=torch.int32)
@@ -41,10 +41,19 @@ def cases(element_format: ElementFormat) -> list[Case]:
     outliers = torch.randn(1, 8192, generator=generator)
     outliers[0, ::700] *= 1e4
     octaves = torch.exp2(-(torch.arange(8192) * 37 % 8192) / 50.0)[None]
+    # With the largest at 1 and the smallest at 0, so many lie between that no bin but theirs is chosen in part.
+    crowd = torch.cat([torch.linspace(0, 1, 350), 0.5 + torch.arange(257) * 1e-6, torch.zeros(33)])[None]
+    crowd = crowd[:, torch.randperm(640, generator=generator)]
+    far_below = torch.randn(1, 8192, generator=generator)
+    far_below[0, ::5] -= 1e4
     # Rows beyond 8192 are sampled every second line of 32 here.
     line = torch.arange(16384) // 32
     low_in_sample = torch.randn(1, 16384, generator=generator) + 10.0 * (line % 2)
     high_in_sample = torch.randn(1, 16384, generator=generator) + 10.0 * (line % 2 == 0)
+    # Of 40960, every fifth line.
+    line = torch.arange(40960) // 32
+    long_low_in_sample = torch.randn(1, 40960, generator=generator) + 10.0 * (line % 5 != 0)
+    long_high_in_sample = torch.randn(1, 40960, generator=generator) + 10.0 * (line % 5 == 0)
     in_one_place = torch.randn(1, 16384, generator=generator)
     in_one_place[0, 5000:6000] += 20.0
     long_special = torch.randn(1, 16384, generator=generator)
@@ -69,12 +78,18 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("pages backwards", [640, 577], 10, 64, table=backwards),
         case("one page repeated", [640], 10, 64, table=torch.full((1, 10), 7, dtype=torch.int32)),
         case("65 rows", [(53 * row) % 257 for row in range(65)], 4, 32),
+        case("257 in one bin", [640, 639, 600], 10, 300, crowd),
+        case("256 in one bin", [640], 10, 300, torch.where(crowd == 0.5, 0.0, crowd)),
+        case("some far below", [8191, 8192], 128, 2048, far_below),
         case("outliers", [8192], 128, 2048, outliers),
         case("many octaves", [8192], 128, 100, octaves),
         case("tiny and all of one size", [8192], 128, 100, torch.randn(1, 8192, generator=generator) * 1e-41),
-        case("one more than workgroup memory holds", [8193], 129, 2048),
+        case("one more than registers hold", [8193], 129, 2048),
+        case("a whole run of marks and a part", [8704, 8703, 9215, 8768], 144, 2048),
         case("a sample too low", [16384], 256, 1500, low_in_sample),
         case("a sample too high", [16384], 256, 6000, high_in_sample),
+        case("a sample of five lines too low", [40960], 640, 1500, long_low_in_sample),
+        case("a sample of five lines too high", [40960], 640, 4000, long_high_in_sample),
         case("the largest in one place", [16300], 256, 900, in_one_place),
         case("long and ascending", [16384], 256, 700, torch.arange(16384.0)[None]),
         case("long and all equal", [16384], 256, 300, torch.ones(1, 16384)),

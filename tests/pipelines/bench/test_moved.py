@@ -65,8 +65,8 @@ def test_expected_experts(rows, routed):
 
 def test_experts_count_as_even_routing_uses_them():
     model = small(n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1)
-    # The audit counts an expert for each of 3 rows x 3 choices: all nine; 100 bytes each.
-    experts = dispatch("moe_gate_up", Binding(EXPERTS, "read", 900), Binding("transient", "write", 50))
+    # The audit counts an expert for each of 3 rows x 2 choices, and the shared one; 100 bytes each.
+    experts = dispatch("moe_gate_up", Binding(EXPERTS, "read", 700), Binding("transient", "write", 50))
     moved = bytes_moved(model, Batch("1", (1, 1, 1)), experts)
     assert moved.expected and moved.total == round(100 * (8 * (1 - 0.75**3) + 1)) + 50
     single = dispatch("moe_gate_up", Binding(EXPERTS, "read", 300))
