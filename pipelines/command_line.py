@@ -63,7 +63,11 @@ def export(
         str, typer.Option(help="serial, or overlap (independent ops side by side in one dispatch).")
     ] = "serial",
     fuse: Annotated[
-        str, typer.Option(help="none, or layer (a layer's ops one after the other in one dispatch).")
+        str,
+        typer.Option(
+            help="none, chain (two levels in one dispatch where the later one's kernels load weights first) or layer "
+            "(all of a layer's ops in one dispatch)."
+        ),
     ] = "none",
     seed: Annotated[int, typer.Option(help="Seed of a preset's random weights.")] = 0,
     clang: Annotated[Path | None, typer.Option(help="Another clang for the kernels, such as ROCm's.")] = None,

@@ -113,7 +113,7 @@ def test_a_session_decodes_and_pads(tiny_artifact):
         ({"tensor_parallel": 2, "rank": 2}, "rank 2: expected 0 to 1"),
         ({"reduce": "sometimes"}, "reduce 'sometimes'"),
         ({"schedule": "parallel"}, "schedule 'parallel': expected one of serial, overlap"),
-        ({"fuse": "all"}, "fuse 'all': expected one of none, layer"),
+        ({"fuse": "all"}, "fuse 'all': expected one of none, chain, layer"),
         ({"fuse": "layer"}, "fuse 'layer': cpu runs each op as a function of its own"),
     ],
 )
