@@ -32,7 +32,7 @@ def test_each_half_of_a_layer_is_far_within_tolerance(tmp_path):
 
 def failing_report(tmp_path, target):
     folder = export_tiny(tmp_path / "artifact", target=target, layers=(1,), rows=(4,))
-    return compare(folder, "emulated", bundle=tmp_path / "bundle")
+    return compare(folder, "emulated", bundle=tmp_path / "bundle", strict=True)
 
 
 def test_kernels_with_a_swapped_tile_order_are_caught(tmp_path, monkeypatch):
