@@ -87,8 +87,9 @@ def compare(
     for number, step in enumerate(steps):
         for entry, expected in zip(manifest.segments(step.rows), step.segments, strict=True):
             before = {spec.name: held[spec.name] for spec in entry.arguments if spec.role == "cache"}
-            results_by_name = session.run_segment(entry, expected.inputs)
-            given = {name: to_host(value) for name, value in results_by_name.items()}
+            # Taken out one by one: no device array may outlive the session.
+            computed = session.run_segment(entry, expected.inputs)
+            given = {name: to_host(computed.pop(name)) for name in list(computed)}
             held |= {name: given[name] for name in before}
             compared = _compare_segment(manifest, entry, before, given, expected)
             results += [(f"{entry.segment}.{item.name}", item) for item in compared]
