@@ -3,8 +3,6 @@
 Source: aiter `gemm_a8w8_blockscale_bpreshuffle`: tiled weight, group-major activation scales.
 """
 
-from dataclasses import replace
-
 import torch
 
 from predecode.custom_kernels.block_scaled import require_quantized_rows
@@ -13,8 +11,8 @@ from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE, TILED_16X16
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_blocks, dequantize_groups
-from predecode.custom_kernels.skinny_tile import THREADS, block_scaled_tile, split_tile
-from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
+from predecode.custom_kernels.skinny_tile import THREADS, block_scaled_tile, in_clusters, split_tile
+from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 
 CPU_ROWS = 64
@@ -59,16 +57,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
     split = split_tile(target, rows, bands, columns)
     if split is None:
         return launch
-    return replace(
-        launch,
-        source="gemm_fp8_blockscale_split.hip",
-        workgroups=split.workgroups(bands),
-        defines=(("ROWS", rows), ("COLUMNS", columns), *split.defines),
-        workgroups_per_unit=RESIDENT_PER_UNIT,
-        cluster=split.split,
-        without_cluster=launch,
-        starts_early=True,
-    )
+    return in_clusters(launch, split, "gemm_fp8_blockscale_split.hip", bands, rows, columns)
 
 
 OP = define_op(

@@ -3,14 +3,12 @@
 Source: `torch.nn.functional.linear` on bfloat16, but the sum is returned as it is accumulated, in float32.
 """
 
-from dataclasses import replace
-
 import torch
 
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import Call, define_op
-from predecode.custom_kernels.skinny_tile import THREADS, float_split_tile, float_tile
-from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
+from predecode.custom_kernels.skinny_tile import THREADS, float_split_tile, float_tile, in_clusters
+from predecode.custom_kernels.targets import Target
 
 FRAGMENT = 32
 """Columns that a wave multiplies in one step."""
@@ -50,16 +48,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
     split = float_split_tile(target, rows, outputs, columns)
     if split is None:
         return launch
-    return replace(
-        launch,
-        source="linear_bf16_split.hip",
-        workgroups=split.workgroups(outputs),
-        defines=(("ROWS", rows), ("COLUMNS", columns), *split.defines),
-        workgroups_per_unit=RESIDENT_PER_UNIT,
-        cluster=split.split,
-        without_cluster=launch,
-        starts_early=True,
-    )
+    return in_clusters(launch, split, "linear_bf16_split.hip", outputs, rows, columns)
 
 
 OP = define_op("linear_bf16(Tensor x, Tensor weight) -> Tensor", reference, _fake, launch=_launch)

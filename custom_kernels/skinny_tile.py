@@ -4,10 +4,11 @@ Such a product takes the time of reading its weight. A workgroup takes some weig
 activation rows, in parts of as many as a quarter of a wave has lanes; its waves share the columns.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, TILE
-from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 
 THREADS = 256
 FRAGMENT_BYTES = 64
@@ -124,6 +125,25 @@ class FloatSplitTile:
     def defines(self) -> tuple[tuple[str, int], ...]:
         """The constants that the kernel's source takes."""
         return ("SPLIT", self.split), ("STAGE", self.stage), ("AHEAD", self.ahead)
+
+
+def in_clusters(
+    launch: Launch, split: SplitTile | FloatSplitTile, source: str, weight_units: int, rows: int, columns: int
+) -> Launch:
+    """``launch`` in clusters, which falls back to it where clusters are not to be had.
+
+    ``weight_units`` is what ``split.workgroups`` takes; ``rows`` and ``columns`` are those of the activations.
+    """
+    return replace(
+        launch,
+        source=source,
+        workgroups=split.workgroups(weight_units),
+        defines=(("ROWS", rows), ("COLUMNS", columns), *split.defines),
+        workgroups_per_unit=RESIDENT_PER_UNIT,
+        cluster=split.split,
+        without_cluster=launch,
+        starts_early=True,
+    )
 
 
 def float_split_tile(target: Target, rows: int, outputs: int, columns: int) -> FloatSplitTile | None:
