@@ -104,10 +104,11 @@ def _read_ptx(code: CodeObject) -> dict[str, Kernel]:
         raise PredecodeError(f"{code.source}: not PTX, it has no .target line; rebuild the kernel")
     assembled = read_assembler_log(code.assembler_log)
     arch = target[1].removesuffix("a")
-    return {match[1]: _ptx_kernel(match, arch, assembled[match[1]]) for match in _ENTRY.finditer(text)}
+    requested = code.requested_shared_bytes
+    return {match[1]: _ptx_kernel(match, arch, assembled[match[1]], requested) for match in _ENTRY.finditer(text)}
 
 
-def _ptx_kernel(match: re.Match, arch: str, assembled: AssembledKernel) -> Kernel:
+def _ptx_kernel(match: re.Match, arch: str, assembled: AssembledKernel, requested: int) -> Kernel:
     symbol, parameters, directives, body = match.groups()
     arguments = tuple(
         KernelArgument("pointer" if ".ptr" in p else "value", 8 if ".u64" in p or ".b64" in p else 4)
@@ -126,7 +127,7 @@ def _ptx_kernel(match: re.Match, arch: str, assembled: AssembledKernel) -> Kerne
         wave_size=32,
         resources=KernelResources(
             vector_registers=assembled.registers,
-            shared_memory_bytes=assembled.shared_bytes,
+            shared_memory_bytes=assembled.shared_bytes + requested,
             scratch_bytes=assembled.stack_bytes,
             register_spills=assembled.spills,
         ),

@@ -42,12 +42,12 @@ DEVICE void copy_rows(Operands &operands, const uint8 *values, int first_column)
 #pragma unroll 4
   for (int i = thread_id(); i < ROWS * ROW_COPIES; i += THREADS) {
     int row = i / ROW_COPIES, column = i % ROW_COPIES * 16;
-    copy_16_shared_bytes(local_address(&operands.rows[row][column]),
+    copy_16_shared_bytes(shared_address(&operands.rows[row][column]),
                          values + row_major_offset(row, first_column + column, COLUMNS));
   }
 }
 
-DEVICE void copy_fragment(LocalAddress place, const uint8 *weights) {
+DEVICE void copy_fragment(SharedAddress place, const uint8 *weights) {
 #pragma unroll
   for (int byte = 0; byte < FRAGMENT_BYTES; byte += COPY_BYTES) copy_16_bytes(place + byte, weights + byte);
 }
@@ -68,11 +68,11 @@ DEVICE void load_scales(Shared &shared, const float *scales, const float *weight
 // The scaled products of the slice, once all copies but those of the ring have arrived.
 DEVICE void multiply_slice(Shared &shared, const uint8 *weights, PartTotals (&totals)[PARTS]) {
   int band = wave_id() / BAND_WAVES, first = wave_id() % BAND_WAVES;
-  LocalAddress ring = local_address(&shared.operands.weights[wave_id()][0][lane_id() * 16]), place = ring, rows[PARTS];
+  SharedAddress ring = shared_address(&shared.operands.weights[wave_id()][0][lane_id() * 16]), place = ring, rows[PARTS];
 #pragma unroll
   for (int part = 0; part < PARTS; ++part) {
     int row = part * PART_ROWS + lane_id() % PART_ROWS;
-    rows[part] = local_address(&shared.operands.rows[row < ROWS ? row : ROWS - 1][lane_id() / PART_ROWS * TILE]);
+    rows[part] = shared_address(&shared.operands.rows[row < ROWS ? row : ROWS - 1][lane_id() / PART_ROWS * TILE]);
   }
 #pragma unroll UNROLLED
   for (int step = 0; step < STEPS; ++step) {
@@ -149,7 +149,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
                          first * FRAGMENT_BYTES + lane_id() * 16;
 #pragma unroll
   for (int step = 0; step < AHEAD; ++step) {
-    copy_fragment(local_address(&operands.weights[wave_id()][step][lane_id() * 16]),
+    copy_fragment(shared_address(&operands.weights[wave_id()][step][lane_id() * 16]),
                   weights + step * (BAND_WAVES * FRAGMENT_BYTES));
     if (step == 0 && !workgroup.waits()) copy_rows(operands, values, first_group * GROUP);
     end_copies();

@@ -39,7 +39,7 @@ DEVICE void copy_stage_rows(bf16 (&place)[STAGE_ROWS][ROW_COLUMNS], const bf16 *
     int i = first + thread_id(), row = i / ROW_COPIES, column = i % ROW_COPIES * COPY_COLUMNS;
     if (row >= END || (row >= outputs && row < TILE) || !in_slice(stage, column)) continue;
     const bf16 *matrix = row < TILE ? weight : x;
-    copy_16_bytes(local_address(&place[row][column]),
+    copy_16_bytes(shared_address(&place[row][column]),
                   matrix + row_major_offset(row < TILE ? row : row - TILE, stage * STAGE + column, COLUMNS));
   }
 }
@@ -54,12 +54,12 @@ DEVICE void multiply_stage(const bf16 (&place)[STAGE_ROWS][ROW_COLUMNS], int sta
   for (int step = 0; step < STEPS; ++step) {
     int column = (step * WAVES + wave_id()) * HALF_COLUMNS;
     if (!in_slice(stage, column)) continue;
-    uint32x4 tile = load_matrices(local_address(&place[lane_id() % TILE][column + lane_id() / TILE * COPY_COLUMNS]));
+    uint32x4 tile = load_matrices(shared_address(&place[lane_id() % TILE][column + lane_id() / TILE * COPY_COLUMNS]));
     HalfFragment weights = {{{tile[0], tile[2]}, {tile[1], tile[3]}}};
 #pragma unroll
     for (int part = 0; part < PARTS; part += 2) {
       int row = part * PART_ROWS + lane_id() / TILE * PART_ROWS + lane_id() % PART_ROWS;
-      uint32x4 rows = load_matrices(local_address(
+      uint32x4 rows = load_matrices(shared_address(
           &place[TILE + (row < ROWS ? row : ROWS - 1)][column + lane_id() / PART_ROWS % 2 * COPY_COLUMNS]));
       multiply_part_bf16(weights, uint32x2{rows[0], rows[1]}, totals[part].element);
       if (part + 1 < PARTS) multiply_part_bf16(weights, uint32x2{rows[2], rows[3]}, totals[part + 1].element);

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, TILE
-from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
+from predecode.custom_kernels.targets import LARGEST_BODY_MEMORY, RESIDENT_PER_UNIT, Target
 
 THREADS = 256
 FRAGMENT_BYTES = 64
@@ -159,7 +159,7 @@ def float_split_tile(target: Target, rows: int, outputs: int, columns: int) -> F
         return None
     split = min((split for split in splits if tiles * split > 0.9 * target.compute_units), default=max(splits))
     stage_bytes = (TILE + rows) * 2 * (FLOAT_STAGE + 8)
-    room = target.shared_memory - 4 * TILE * rows
+    room = LARGEST_BODY_MEMORY - 4 * TILE * rows
     return FloatSplitTile(split, FLOAT_STAGE, min(-(-columns // split // FLOAT_STAGE), room // stage_bytes))
 
 
@@ -168,7 +168,7 @@ def _ahead(target: Target, rows: int, bands: int, groups: int) -> int:
     waves = THREADS // target.wave_size
     steps = groups * GROUP // FRAGMENT_BYTES * bands // waves
     scales = 4 * groups * (-(-rows // part_rows(target)) * part_rows(target) + bands)
-    room = target.shared_memory - rows * (groups * GROUP + 16) - scales
+    room = LARGEST_BODY_MEMORY - rows * (groups * GROUP + 16) - scales
     ahead = min(steps, FRAGMENTS_AHEAD, room // (waves * TILE * FRAGMENT_BYTES))
     return ahead if ahead >= min(steps, FEWEST_AHEAD) else 0
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ElementFormat
+from predecode.custom_kernels.ptx_entry import GIVEN_SHARED_MEMORY
 from predecode.pipelines.chips import H200, MI300X, MI355X, Chip
 
 
@@ -29,8 +30,8 @@ class ComputeUnit:
 
 RESIDENT_PER_UNIT = 2
 """Workgroups on each compute unit of a grid that is resident as a whole; its registers are limited to allow it."""
-LARGEST_BODY_MEMORY = 48 * 1024
-"""Most bytes of workgroup memory of any op's body: what NVIDIA gives without asking."""
+LARGEST_BODY_MEMORY = GIVEN_SHARED_MEMORY
+"""Most bytes of workgroup memory of any op's body in a resident grid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ SM_90 = Target(
         shared_memory_granule=128,
         shared_memory_reserved=1024,
     ),
-    shared_memory=48 * 1024,
+    shared_memory=227 * 1024,
     memory_bandwidth=H200.memory_bandwidth,
     compile_flags=("--iree-hal-target-device=cuda", "--iree-cuda-target=sm_89"),
     executable_format='#hal.executable.target<"cuda", "cuda-nvptx-fb">',

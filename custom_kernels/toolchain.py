@@ -8,7 +8,6 @@ it runs: ptxas refuses what the driver would, and tells what a kernel takes.
 
 import hashlib
 import importlib.metadata
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.entry_source import entry_source
 from predecode.custom_kernels.launch import KERNEL_FOLDER, Launch
+from predecode.custom_kernels.ptx_entry import in_clusters, requested_memory, requesting_memory
 from predecode.custom_kernels.targets import Target
 from predecode.pipelines.errors import PredecodeError
 
@@ -48,6 +48,11 @@ class CodeObject:
     def suffix(self) -> str:
         """Kind of object: hsaco, ptx or o."""
         return self.path.suffix.removeprefix(".")
+
+    @property
+    def requested_shared_bytes(self) -> int:
+        """Workgroup memory that a launch must ask for: what NVIDIA does not give otherwise."""
+        return requested_memory(self.data.decode()) if self.suffix == "ptx" else 0
 
     @property
     def sha256(self) -> str:
@@ -115,9 +120,8 @@ class Toolchain:
             self._run(command, f"compiling {composition.source}", folder)
             if commands.link:
                 self._run([*commands.link, str(compiled), "-o", str(built)], f"linking {composition.source}")
-            if composition.cluster > 1:
-                built.write_text(_in_clusters(built.read_text(), composition.cluster))
             if commands.assemble:
+                _finish_ptx(built, composition.cluster)
                 log = Path(folder) / "log"
                 log.write_text(self._assemble(built, composition.source, commands.assemble))
                 log.rename(_log_of(entry))
@@ -150,9 +154,9 @@ class _Commands:
     suffix: str
 
 
-def _in_clusters(ptx: str, size: int) -> str:
-    """The PTX text ``ptx`` of an entry, for clusters of ``size`` workgroups, which clang has no attribute for."""
-    return re.sub(r"^\.maxntid .*$", rf"\g<0>\n.explicitcluster\n.reqnctapercluster {size}, 1, 1", ptx, flags=re.M)
+def _finish_ptx(file: Path, cluster: int) -> None:
+    ptx = requesting_memory(file.read_text())
+    file.write_text(in_clusters(ptx, cluster) if cluster > 1 else ptx)
 
 
 def _log_of(entry: Path) -> Path:

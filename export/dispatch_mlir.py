@@ -10,6 +10,7 @@ from pathlib import Path
 
 from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.toolchain import CodeObject
 
 _FUNCTION = "$FUNCTION"
 _ITEM_BITS = {"f32": 32, "bf16": 16, "f16": 16, "f8E4M3FN": 8, "f8E4M3FNUZ": 8, "i8": 8, "i32": 32, "i64": 64}
@@ -38,7 +39,7 @@ class LoadedGlobal:
 def extern_dispatch(
     composition: Composition,
     target: Target,
-    object_file: Path,
+    code: CodeObject,
     operands: tuple[str, ...],
     results: tuple[str, ...],
     tied: Mapping[int, int],
@@ -79,6 +80,8 @@ def extern_dispatch(
     )
     types = ", ".join(["i32"] * len(constants) + list(operands))
     newline = "\n  "
+    asked = code.requested_shared_bytes
+    requested = f"workgroup_local_memory = {asked} : index,\n      " if asked else ""
     template = f"""
 util.func private @"{_FUNCTION}"({_parameters(arguments)}) -> ({", ".join(returned)}) {{
   {_constant_lines("constant", constants, "i32")}
@@ -88,9 +91,9 @@ util.func private @"{_FUNCTION}"({_parameters(arguments)}) -> ({", ".join(return
       layout = #hal.pipeline.layout<constants = {len(constants)}, bindings = [{", ".join(bindings)}]>,
       operandSegmentSizes = array<i32: 0, {len(constants) + len(operands)}, 0, 0>,
       targets = [{target.executable_format}], target_ordinals = [0 : index],
-      target_objects = [[#hal.executable.object<{{path = "{object_file.name}"}}>]],
+      target_objects = [[#hal.executable.object<{{path = "{code.path.name}"}}>]],
       tied_operands = [{", ".join(tied_operands)}],
-      workgroup_size = [{", ".join(f"{extent} : index" for extent in composition.workgroup_size)}]
+      {requested}workgroup_size = [{", ".join(f"{extent} : index" for extent in composition.workgroup_size)}]
     }}> ({{
     ^bb0(%device: !hal.device):
       {_constant_lines("count", composition.workgroups, "index")}

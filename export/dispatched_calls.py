@@ -89,7 +89,7 @@ class DispatchedCalls:
         results = tuple(builtin_type(value) for value in self.results)
         if not self.target.has_hip_kernels:
             return cpu_dispatch(self.composition, self.target, code.path, operands, results, self.tied)
-        return extern_dispatch(self.composition, self.target, code.path, operands, results, self.tied)
+        return extern_dispatch(self.composition, self.target, code, operands, results, self.tied)
 
     def replace(self, function: str) -> None:
         """Call ``function`` where the last call stands, instead of all calls."""

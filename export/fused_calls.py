@@ -176,7 +176,7 @@ class FusedCalls(DispatchedCalls):
         results = tuple(builtin_type(value) for value in self.results)
         scratch = f"tensor<{max(self._scratch_bytes, 1)}xi8>"
         return extern_dispatch(
-            self.composition, self.target, code.path, operands, results, self.tied, self._loaded, scratch
+            self.composition, self.target, code, operands, results, self.tied, self._loaded, scratch
         )
 
     def globals(self) -> dict[str, str]:

@@ -5,10 +5,6 @@
 #include "compiler.h"
 
 #if defined(__NVPTX__)
-DEVICE uint32 shared_address(const void *memory) {
-  return (uint32)(uint64)(__attribute__((address_space(3))) const void *)memory;
-}
-
 // The copy engine and `wgmma` see what this thread wrote to workgroup memory before.
 DEVICE void publish_to_engines() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

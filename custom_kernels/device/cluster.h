@@ -17,13 +17,12 @@ DEVICE void cluster_barrier() {
 template <int SIZE> DEVICE float4 read_neighbour(const float *local, int index) {
   uint32 first;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(first));
-  auto address = (uint32)(uint64)(__attribute__((address_space(3))) const void *)local;
   float4 value;
   asm volatile(
       "{ .reg .b32 there; mapa.shared::cluster.u32 there, %4, %5;\n\t"
       "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
       : "=f"(value[0]), "=f"(value[1]), "=f"(value[2]), "=f"(value[3])
-      : "r"(address), "r"(first / SIZE * SIZE + index)
+      : "r"(shared_address(local)), "r"(first / SIZE * SIZE + index)
       : "memory");
   return value;
 }

@@ -56,6 +56,12 @@ DEVICE int wave_read(int value, int source) { return __builtin_amdgcn_ds_bpermut
 #define RESIDENT_KERNEL(threads, workgroups) extern "C" __attribute__((global, launch_bounds(threads, workgroups)))
 constexpr int WAVE_SIZE = 32;
 
+// Where something lies in workgroup memory, as instructions take it that are written out.
+typedef uint32 SharedAddress;
+DEVICE SharedAddress shared_address(const void *memory) {
+  return (uint32)(uint64)(__attribute__((address_space(3))) const void *)memory;
+}
+
 DEVICE int thread_id() { return __nvvm_read_ptx_sreg_tid_x(); }
 DEVICE int workgroup_x() { return __nvvm_read_ptx_sreg_ctaid_x(); }
 DEVICE int workgroup_y() { return __nvvm_read_ptx_sreg_ctaid_y(); }

@@ -49,8 +49,9 @@ template <int SLOTS> struct LaneRing {
     return {&memory.slots[wave_id()][0][lane_id()]};
   }
   __attribute__((device, always_inline)) void load(int slot, const void *source) {
-    auto target = (uint32)(uint64)(__attribute__((address_space(3))) void *)(memory + slot * WAVE_SIZE);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n\tcp.async.commit_group;" ::"r"(target), "l"(source)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n\tcp.async.commit_group;" ::"r"(
+                     shared_address(memory + slot * WAVE_SIZE)),
+                 "l"(source)
                  : "memory");
   }
   // Counts as a load: `take` counts what was issued after the load it waits for.

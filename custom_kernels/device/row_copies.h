@@ -6,18 +6,12 @@
 #include "compiler.h"
 
 #if defined(__NVPTX__)
-typedef uint32 LocalAddress;
-
-DEVICE LocalAddress local_address(const void *memory) {
-  return (uint32)(uint64)(__attribute__((address_space(3))) const void *)memory;
-}
-
-DEVICE void copy_16_bytes(LocalAddress target, const void *source) {
+DEVICE void copy_16_bytes(SharedAddress target, const void *source) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
 }
 
 // The same for what other workgroups of the compute unit read too.
-DEVICE void copy_16_shared_bytes(LocalAddress target, const void *source) {
+DEVICE void copy_16_shared_bytes(SharedAddress target, const void *source) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
 }
 
@@ -28,7 +22,7 @@ DEVICE void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); 
 template <int LATER> DEVICE void await_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory"); }
 
 // Of four matrices, whose rows the lanes point at in turn, the lane's word of each: word `lane % 4` of row `lane / 4`.
-DEVICE uint32x4 load_matrices(LocalAddress row) {
+DEVICE uint32x4 load_matrices(SharedAddress row) {
   uint32x4 words;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])

@@ -37,8 +37,8 @@ template <int LOADS> struct RowGather {
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) {
       const uint8 *address = source(i);
-      auto target = (uint32)(uint64)(__attribute__((address_space(3))) void *)place(i);
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(address), "r"(address ? 16 : 0)
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(place(i))), "l"(address),
+                   "r"(address ? 16 : 0)
                    : "memory");
     }
   }

@@ -16,6 +16,7 @@ from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.launch_check import LaunchMismatch, check_launch
 from predecode.custom_kernels.targets import CPU, GFX942, GFX950, SM_90
 from predecode.custom_kernels.toolchain import CodeObject, Toolchain, ToolchainError, assembler_command
+from predecode.export.dispatch_mlir import extern_dispatch
 from predecode.pipelines.errors import PredecodeError
 
 SOURCE = """
@@ -282,3 +283,22 @@ def test_constants_are_32_bits():
     with pytest.raises(ValueError, match="does not fit in 32 bits"):
         replace(LAUNCH, constants=(2**32,))
     assert float_bits(1.0) == 0x3F800000
+
+
+@pytest.mark.parametrize("cluster", [1, 2])
+@pytest.mark.parametrize(("size", "requested"), [(48 * 1024, 0), (48 * 1024 + 16, 48 * 1024 + 16), (232448, 232448)])
+def test_workgroup_memory_beyond_what_is_given_is_asked_for(size, requested, cluster, toolchain):
+    defines = tuple((dict(LAUNCH.defines) | {"SHARED_BYTES": size}).items())
+    launch = alone(defines=defines, cluster=cluster, workgroups=(2, 1, 1))
+    code = toolchain.build(launch, SM_90)
+    assert code.requested_shared_bytes == requested
+    kernel = check_launch(code, launch, SM_90)
+    assert kernel.resources.shared_memory_bytes == size
+    text = extern_dispatch(launch, SM_90, code, ("tensor<8xf32>",), ("tensor<8xf32>",), {}).template
+    assert (f"workgroup_local_memory = {size} : index" in text) == bool(requested)
+
+
+def test_more_workgroup_memory_than_there_is(toolchain):
+    launch = alone_with(SHARED_BYTES=232448 + 16)
+    with pytest.raises(LaunchMismatch, match="takes 232464 bytes of workgroup memory, sm_90 has 232448"):
+        check_launch(toolchain.build(launch, SM_90), launch, SM_90)

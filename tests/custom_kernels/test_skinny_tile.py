@@ -9,6 +9,7 @@ from predecode.custom_kernels import gemm_fp8_blockscale, linear_bf16
 from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import OPS
+from predecode.custom_kernels.ptx_entry import GIVEN_SHARED_MEMORY
 from predecode.custom_kernels.skinny_tile import (
     SkinnyTile,
     block_scaled_tile,
@@ -72,7 +73,7 @@ def test_split_tiles(rows, bands, groups):
     assert 1 <= tile.ahead <= slice_columns // (64 * band_waves)
     scales = 4 * slice_columns // 128 * (padded + tile.bands)
     totals = 4 * band_waves * padded * (16 * tile.bands + 4)
-    assert max(8 * tile.ahead * 1024 + rows * (slice_columns + 16), totals) + scales <= SM_90.shared_memory
+    assert max(8 * tile.ahead * 1024 + rows * (slice_columns + 16), totals) + scales <= GIVEN_SHARED_MEMORY
 
 
 @given(st.integers(1, 30), st.integers(1, 30000), st.integers(1, 300))
@@ -87,7 +88,7 @@ def test_float_split_tiles(rows, outputs, fragments):
     assert 1 <= tile.ahead <= -(-32 * fragments // tile.split // tile.stage)
     stages = tile.ahead * (16 + rows) * 2 * (tile.stage + 8)
     totals = 4 * 8 * -(-rows // 8) * 8 * 20
-    assert max(stages, totals) + 64 * rows <= SM_90.shared_memory
+    assert max(stages, totals) + 64 * rows <= GIVEN_SHARED_MEMORY
 
 
 def test_glm_shapes_on_the_h200():
