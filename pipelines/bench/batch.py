@@ -18,7 +18,7 @@ _SEED = 11
 _FP8 = {"e4m3fn": ml_dtypes.float8_e4m3fn, "e4m3fnuz": ml_dtypes.float8_e4m3fnuz}
 # Random bytes are drawn once and repeated over a cache: a prime, so that pages differ.
 _PATTERN_BYTES = 1_048_573
-_KEY_SCALE = 2.0**-6
+_KEY_SCALE = 2.0**-6  # as large as that of keys of unit variance
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +111,21 @@ def step_arguments(manifest: Manifest, batch: Batch) -> dict[str, np.ndarray]:
 
 
 def cache_contents(spec: TensorSpec, element_format: str) -> np.ndarray:
-    """Bytes of a cache whose every token holds normal noise in ``element_format`` and an even scale."""
+    """Bytes of a cache whose every token holds normal noise of unit variance in ``element_format``, as real ones do.
+
+    Smaller keys would let the step's own stand out from all others, and top-k choose among logits nearly alike.
+    """
     layout = CACHE_PAGES.get(spec.layout)
     if layout is None or element_format not in _FP8:
         raise PredecodeError(
             f"cache {spec.name} has layout {spec.layout!r} in {element_format}, which bench cannot fill; expected "
             f"one of {sorted(CACHE_PAGES)} in {' or '.join(_FP8)}"
         )
+    dtype = _FP8[element_format]
+    largest = float(ml_dtypes.finfo(dtype).max)
     noise = np.random.default_rng(_SEED).standard_normal(_PATTERN_BYTES, np.float32)
-    cache = np.resize(noise.astype(_FP8[element_format]).view(np.int8), spec.shape)
+    elements = np.clip(noise / (_KEY_SCALE if layout.has_scales else 1), -largest, largest)
+    cache = np.resize(elements.astype(dtype).view(np.int8), spec.shape)
     if layout.has_scales:
         first = layout.scale_offset(0, layout.dims(spec.shape[1]))
         scales = np.full((1, (spec.shape[1] - first) // 4), _KEY_SCALE, np.float32)

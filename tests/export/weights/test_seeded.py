@@ -92,10 +92,20 @@ def test_linear_weights_have_their_gain(name, gain):
     assert values.abs().max() == 448
 
 
+def route(config, layer, rows):
+    """Experts that the seeded router chooses for normal noise."""
+    source, gate = SeededWeights(config, 0), f"model.layers.{layer}.mlp.gate."
+    inputs = torch.randn(rows, config.hidden_size, generator=torch.Generator().manual_seed(0))
+    scores = (inputs @ read(source, f"{gate}weight").float().T).sigmoid()
+    return (scores + read(source, f"{gate}e_score_correction_bias")).topk(config.num_experts_per_tok).indices
+
+
 def test_router_spreads_over_the_experts():
-    source = SeededWeights(GLM, 0)
-    inputs = torch.randn(400, GLM.hidden_size, generator=torch.Generator().manual_seed(0))
-    scores = (inputs @ read(source, "model.layers.1.mlp.gate.weight").float().T).sigmoid()
-    bias = read(source, "model.layers.1.mlp.gate.e_score_correction_bias")
-    chosen = (scores + bias).topk(GLM.num_experts_per_tok).indices.flatten().bincount(minlength=4)
-    assert chosen.min() > 20
+    assert route(GLM, 1, 400).flatten().bincount(minlength=4).min() > 20
+
+
+@pytest.mark.parametrize("layer", [3, 77])
+def test_a_batch_uses_nearly_as_many_experts_as_even_routing_would(layer):
+    """Else a layer would be timed with less to read than a trained model has."""
+    even = 256 * (1 - (1 - 8 / 256) ** 64)
+    assert 0.93 * even < len(route(GLM_5_1, layer, 64).unique()) < even
