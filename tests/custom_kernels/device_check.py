@@ -1,4 +1,4 @@
-"""Runs the kernels' cases on a device that no test machine has.
+"""Runs the kernels' cases on a device that no test machine has: those for which the target has a kernel.
 
     python -m tests.custom_kernels.device_check build --target sm_90 FOLDER     # where the compiler is
     python -m tests.custom_kernels.device_check run --device cuda FOLDER        # where the device is
@@ -13,18 +13,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import iree.runtime as rt
+import torch
 
-from predecode.custom_kernels.targets import TARGETS
+from predecode.custom_kernels.op import Call, Op
+from predecode.custom_kernels.targets import TARGETS, Target
 from predecode.pipelines.emulation import open_device
+from tests.custom_kernels.cases.case import Case
 from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, run_cases
 
 
+def cases_with_kernel(name: str, target: Target) -> tuple[Op, list[Case]]:
+    """The op called ``name`` and its cases that run as a kernel on ``target``."""
+    op, cases = load(name, target.element_format)
+    return op, [case for case in cases if op.launch_on(target, described(op, case))]
+
+
+def described(op: Op, case: Case) -> Call:
+    """The call that ``case`` makes, without its data."""
+    given = [a.to("meta") if isinstance(a, torch.Tensor) else a for a in case.arguments]
+    results = op.fake(*given)
+    names = [argument.name for argument in op.overload._schema.arguments]
+    return Call(dict(zip(names, given, strict=True)), results if isinstance(results, tuple) else (results,))
+
+
 def build(folder: Path, target_name: str, names: Sequence[str]) -> None:
-    """Compile every op's cases (kernel or compiled reference) into ``FOLDER/<op>.<target>.vmfb``."""
+    """Compile every op's cases into ``FOLDER/<op>.<target>.vmfb``."""
     target = TARGETS[target_name]
     folder.mkdir(parents=True, exist_ok=True)
     for name in names or op_names():
-        op, cases = load(name, target.element_format)
+        op, cases = cases_with_kernel(name, target)
         start = time.monotonic()
         vmfb = compile_cases(op, cases, target)
         (folder / f"{name}.{target.name}.vmfb").write_bytes(vmfb)
@@ -37,7 +54,7 @@ def run(folder: Path, device_uri: str) -> int:
     for path in sorted(folder.glob("*.vmfb")):
         name, target_name = path.name.split(".")[:2]
         target = TARGETS[target_name]
-        op, cases = load(name, target.element_format)
+        op, cases = cases_with_kernel(name, target)
         emulated = device_uri == "emulated"
         device = open_device(target.arch, strict=True) if emulated else rt.get_device(device_uri)
         for case, fault in run_cases(op, cases, path.read_bytes(), device):
