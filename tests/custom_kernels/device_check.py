@@ -1,4 +1,5 @@
-"""Runs the kernels' cases on a device that no test machine has: those for which the target has a kernel.
+"""Runs the kernels' cases on a device that no test machine has: those for which the target has a kernel, and one of
+each op that addresses a cache in a pool beyond 4 GiB.
 
     python -m tests.custom_kernels.device_check build --target sm_90 FOLDER     # where the compiler is
     python -m tests.custom_kernels.device_check run --device cuda FOLDER        # where the device is
@@ -20,6 +21,10 @@ from predecode.custom_kernels.targets import TARGETS, Target
 from predecode.pipelines.emulation import open_device
 from tests.custom_kernels.cases.case import Case
 from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, run_cases
+from tests.custom_kernels.large_pools import CASES as LARGE_POOL_CASES
+from tests.custom_kernels.large_pools import LargePool
+
+_POOL = ".pool.vmfb"
 
 
 def cases_with_kernel(name: str, target: Target) -> tuple[Op, list[Case]]:
@@ -37,7 +42,7 @@ def described(op: Op, case: Case) -> Call:
 
 
 def build(folder: Path, target_name: str, names: Sequence[str]) -> None:
-    """Compile every op's cases into ``FOLDER/<op>.<target>.vmfb``."""
+    """Compile every op's cases into ``FOLDER/<op>.<target>.vmfb``, and that in a large pool into ``.pool.vmfb``."""
     target = TARGETS[target_name]
     folder.mkdir(parents=True, exist_ok=True)
     for name in names or op_names():
@@ -46,6 +51,9 @@ def build(folder: Path, target_name: str, names: Sequence[str]) -> None:
         vmfb = compile_cases(op, cases, target)
         (folder / f"{name}.{target.name}.vmfb").write_bytes(vmfb)
         print(f"{name}: {len(cases)} cases, {len(vmfb)} bytes, {time.monotonic() - start:.1f} s", flush=True)
+        if name in LARGE_POOL_CASES:
+            pool = compile_cases(op, [LargePool(name, target).case], target)
+            (folder / f"{name}.{target.name}{_POOL}").write_bytes(pool)
 
 
 def run(folder: Path, device_uri: str) -> int:
@@ -57,11 +65,14 @@ def run(folder: Path, device_uri: str) -> int:
         op, cases = cases_with_kernel(name, target)
         emulated = device_uri == "emulated"
         device = open_device(target.arch, strict=True) if emulated else rt.get_device(device_uri)
-        for case, fault in run_cases(op, cases, path.read_bytes(), device):
-            print(
-                f"{'FAIL' if fault else 'ok  '} {name} / {case.label}{': ' + fault if fault else ''}",
-                flush=True,
-            )
+        if path.name.endswith(_POOL):
+            large = LargePool(name, target)
+            fault = large.first_mismatch(path.read_bytes(), device, reads_host=emulated)
+            results = [(f"pool of {large.pool.nbytes / 2**30:.1f} GiB", fault)]
+        else:
+            results = ((case.label, fault) for case, fault in run_cases(op, cases, path.read_bytes(), device))
+        for label, fault in results:
+            print(f"{'FAIL' if fault else 'ok  '} {name} / {label}{': ' + fault if fault else ''}", flush=True)
             failed, passed = failed + bool(fault), passed + (not fault)
     print(f"{passed} passed, {failed} failed")
     return failed
