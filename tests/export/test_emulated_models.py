@@ -21,13 +21,16 @@ def test_the_golden_of(model, target, tmp_path):
 
 
 def test_each_half_of_a_layer_is_far_within_tolerance(tmp_path):
-    """Given the golden's own inputs, half by half, nothing adds up: cosine 0.9999 where 0.995 is asked for."""
+    """Given the golden's own inputs, half by half, nothing adds up: a tenth of the 1 - cosine that is asked for.
+
+    A group's scale that lands on the next float rounds all its FP8 codes anew: 2 % of it, cosine 0.9997.
+    """
     folder = export_tiny(
         tmp_path / "artifact", model="tiny-deepseek", target="gfx950", rows=(4,), reduce="external"
     )
     report = compare(folder, "emulated", bundle=tmp_path / "bundle", strict=True)
     assert report.passed, report.first_mismatch
-    assert min(output.cosine for output in report.outputs) > 0.9999
+    assert min(output.cosine for output in report.outputs) > 0.9995
 
 
 def failing_report(tmp_path, target):
