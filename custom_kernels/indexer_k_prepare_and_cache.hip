@@ -45,10 +45,10 @@ DEVICE void indexer_k_prepare_and_cache(Workgroup workgroup, const bf16 *k, cons
   load_bf16x8(bias + dim, biases);
   auto rope = load_rope<ROPE_HALVES>(dim, ROPE_DIM, rope_table + position * ROPE_DIM);
   layer_norm(values, weights, biases, __builtin_bit_cast(float, epsilon));
-  round_head_to_bf16(values);
+  round_to_bf16(values);
   rotate(values, dim, ROPE_DIM, rope);
-  round_head_to_bf16(values);
+  round_to_bf16(values);
   hadamard_rotate(values);
-  round_head_to_bf16(values);
+  round_to_bf16(values);
   store_key<PRESHUFFLED, POWER_OF_TWO>(values, cache, row < rows ? slot : -1, dim);
 }

@@ -18,9 +18,9 @@ DEVICE void indexer_q_prepare(Workgroup workgroup, const bf16 *q, const float *g
   float gate = gates[read], values[8];
   load_bf16x8(q + first, values);
   rotate<ROPE_HALVES>(values, dim, ROPE_DIM, rope_table + position * ROPE_DIM);
-  round_head_to_bf16(values);
+  round_to_bf16(values);
   hadamard_rotate(values);
-  round_head_to_bf16(values);
+  round_to_bf16(values);
   uint32x2 packed;
   float scale = quantize_head<true>(values, FP8_INDEXER_QUERY_MAXIMUM, packed);
   if (head >= all_heads) return;

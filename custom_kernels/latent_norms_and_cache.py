@@ -18,7 +18,7 @@ from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import quantize_groups
 from predecode.custom_kernels.require import require_groups, require_tensor
 from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows, rope_define, rotate
-from predecode.custom_kernels.row_workgroups import THREADS, chunks_of
+from predecode.custom_kernels.row_workgroups import THREADS
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import LatentCache, QuantizedActivation
 
@@ -81,7 +81,8 @@ def _launch(target: Target, call: Call) -> Launch | None:
     query_dim, latent_dim = call["query_weight"].shape[0], call["latent_weight"].shape[0]
     epsilons = float_bits(call["query_epsilon"]), float_bits(call["latent_epsilon"])
     operands = ("qkv_a", "query_weight", "latent_weight", "rope_table", "positions", "cache", "slot_mapping")
-    rope = rope_define(call["rope_layout"])
+    defines = (("QUERY_DIM", query_dim), ("LATENT_DIM", latent_dim), ("ROPE_DIM", rope_dim))
+    defines += (rope_define(call["rope_layout"]),)
     if not target.has_hip_kernels:
         return Launch(
             source="latent_norms_and_cache.cpp",
@@ -89,7 +90,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
             operands=operands,
             constants=(rows, *epsilons),
             workgroups=(rows, 1, 1),
-            defines=(("QUERY_DIM", query_dim), ("LATENT_DIM", latent_dim), ("ROPE_DIM", rope_dim), rope),
+            defines=defines,
         )
     # Rotated halves are exchanged between lanes of a wave, at a distance that is a power of two.
     if rope_dim not in (16, 32, 64, 128):
@@ -98,10 +99,10 @@ def _launch(target: Target, call: Call) -> Launch | None:
         source="latent_norms_and_cache.hip",
         symbol="latent_norms_and_cache",
         operands=operands,
-        constants=(rows, query_dim, latent_dim, rope_dim, *epsilons),
+        constants=(rows, *epsilons),
         workgroups=(rows, 2, 1),
         workgroup_size=(THREADS, 1, 1),
-        defines=(("CHUNKS", chunks_of(max(query_dim, latent_dim))), rope),
+        defines=defines,
     )
 
 

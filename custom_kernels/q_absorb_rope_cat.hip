@@ -52,7 +52,8 @@ DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const 
   for (int s = 0; s < STEPS_PER_SLICE; ++s) {
     int step = slice * STEPS_PER_SLICE + s;
     // Where a slice is shorter than others, a step that is not used is loaded in place of the missing one.
-    int first = (step < STEPS ? step : 0) * HALF_COLUMNS, nope = first + fragment_tile() * HALF_COLUMNS_PER_LANE;
+    if (past_some_end(SLICES, STEPS_PER_SLICE, STEPS, s) && step >= STEPS) step = 0;
+    int first = step * HALF_COLUMNS, nope = first + fragment_tile() * HALF_COLUMNS_PER_LANE;
     const uint8 *source = weight + int64(first_weight_row + nope) * LATENT + wave_column + lane_word() * 4;
 #pragma unroll
     for (int i = 0; i < 4; ++i) words[s][i] = *(const uint32 *)(source + i * LATENT);
@@ -104,8 +105,10 @@ DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const 
 #pragma unroll
   for (int i = 1; i < SLICES; ++i) total += *(const float4 *)&shared.sums[i][row][column];
   if (head.first_row + row >= head.rows) return;
+  float rounded[VECTOR] = {total[0], total[1], total[2], total[3]};
+  round_to_bf16(rounded);
   *(uint32 *)(head.result + head_of_row(head, row) * WIDTH + first_column + column) =
-      to_fp8x4(round_to_bf16(total[0]), round_to_bf16(total[1]), round_to_bf16(total[2]), round_to_bf16(total[3]));
+      to_fp8x4(rounded[0], rounded[1], rounded[2], rounded[3]);
 }
 
 DEVICE void rotate_columns(const Head &head, const float *rope_table, const int64 *positions) {
@@ -116,8 +119,7 @@ DEVICE void rotate_columns(const Head &head, const float *rope_table, const int6
   load_bf16x8(head.q + (index + 1) * (NOPE + ROPE_DIM) - ROPE_DIM + dim, values);
   rotate<ROPE_HALVES>(values, dim, ROPE_DIM, table_row);
   if (row >= TILE || head.first_row + row >= head.rows) return;
-#pragma unroll
-  for (int i = 0; i < ROPE_VECTOR; ++i) values[i] = round_to_bf16(values[i]);
+  round_to_bf16(values);
   *(uint32x2 *)(head.result + index * WIDTH + LATENT + dim) = {
       to_fp8x4(values[0], values[1], values[2], values[3]), to_fp8x4(values[4], values[5], values[6], values[7])};
 }

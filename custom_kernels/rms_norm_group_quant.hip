@@ -1,21 +1,26 @@
-// RMSNorm, stored quantised and as bf16: a workgroup reads a whole row, and stores one of its CHUNKS chunks.
+// RMSNorm, stored quantised and as bf16: a workgroup reads a whole row of COLUMNS columns, and stores one of its PARTS
+// parts.
 #include "row.h"
 
-DEVICE void norm_chunk(RowShared &shared, const bf16 *x, const bf16 *weight, uint8 *values, float *scales, bf16 *normed,
-                       int rows, int columns, float epsilon, int index, int chunk) {
-  int64 first = row_major_offset(index, 0, columns);
-  Row<CHUNKS> row;
-  float weights[COLUMNS_PER_LANE], stored[COLUMNS_PER_LANE];
-  load_row<CHUNKS>(x + first, columns, row);
-  load_chunk(weight, columns, chunk, weights);
-  select_chunk<CHUNKS>(row, chunk, stored);
-  scale_chunk(stored, norm_factor<CHUNKS>(row, columns, epsilon, shared), weights);
-  quantize_chunk(stored, index, rows, columns, chunk, values, scales);
-  store_chunk(stored, columns, chunk, normed + first);
-}
+constexpr int CHUNKS = divide_up(COLUMNS, ROW_COLUMNS);
 
 DEVICE void rms_norm_group_quant(Workgroup workgroup, RowShared &shared, const bf16 *x, const bf16 *weight,
-                                 uint8 *values, float *scales, bf16 *normed, int rows, int columns, int epsilon) {
-  norm_chunk(shared, x, weight, values, scales, normed, rows, columns, __builtin_bit_cast(float, epsilon),
-             workgroup.x, workgroup.y);
+                                 uint8 *values, float *scales, bf16 *normed, int rows, int epsilon) {
+  auto part = RowPart<COLUMNS, PARTS>::at(workgroup.y);
+  int64 first = row_major_offset(workgroup.x, 0, COLUMNS);
+  Row<CHUNKS> row;
+  Row<part.CHUNKS> weights;
+  load_row<CHUNKS>(x + first, COLUMNS, row);
+#pragma unroll
+  for (int i = 0; i < part.CHUNKS; ++i) load_chunk(weight, COLUMNS, part.chunk(i), weights[i]);
+  float factor = norm_factor<CHUNKS>(row, COLUMNS, __builtin_bit_cast(float, epsilon), shared);
+#pragma unroll
+  for (int i = 0; i < part.CHUNKS; ++i) {
+    if (!part.has(i)) break;
+    float stored[COLUMNS_PER_LANE];
+    select_chunk<CHUNKS>(row, part.chunk(i), stored);
+    scale_chunk(stored, factor, weights[i]);
+    quantize_chunk(stored, workgroup.x, rows, COLUMNS, part.chunk(i), values, scales);
+    store_chunk(stored, COLUMNS, part.chunk(i), normed + first);
+  }
 }

@@ -13,8 +13,13 @@ def chunks_of(columns: int) -> int:
     return -(-columns // COLUMNS_PER_WORKGROUP)
 
 
+def row_parts(target: Target, rows: int, columns: int) -> int:
+    """Workgroups that share the stores of a row: as many as a row has chunks, if each has a compute unit of its own."""
+    return max(1, min(chunks_of(columns), target.compute_units // rows))
+
+
 def norm_launch(name: str, *operands: str) -> LaunchRule:
-    """The launch rule of a norm called ``name`` that quantises: one workgroup per row and chunk of its argument ``x``.
+    """The launch rule of a norm called ``name`` that quantises: one workgroup per row and part of its argument ``x``.
 
     The workgroups of a row all read it whole: sums of squares need no exchange, and each stores little.
     """
@@ -27,15 +32,15 @@ def norm_launch(name: str, *operands: str) -> LaunchRule:
         if not target.has_hip_kernels:
             defines = (("COLUMNS", columns),)
             return Launch(f"{name}.cpp", name, operands, (rows, epsilon), (rows, 1, 1), defines=defines)
-        chunks = chunks_of(columns)
+        parts = row_parts(target, rows, columns)
         return Launch(
             source=f"{name}.hip",
             symbol=name,
             operands=operands,
-            constants=(rows, columns, epsilon),
-            workgroups=(rows, chunks, 1),
+            constants=(rows, epsilon),
+            workgroups=(rows, parts, 1),
             workgroup_size=(THREADS, 1, 1),
-            defines=(("CHUNKS", chunks),),
+            defines=(("COLUMNS", columns), ("PARTS", parts)),
         )
 
     return launch

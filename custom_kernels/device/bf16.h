@@ -7,6 +7,21 @@ typedef uint16 bf16;
 
 DEVICE float from_bf16(bf16 stored) { return __builtin_bit_cast(float, uint32(stored) << 16); }
 
+#if defined(__NVPTX__)
+DEVICE bf16 to_bf16(float value) {
+  bf16 rounded;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(value));
+  return rounded;
+}
+
+// Two elements, the first in the lower half.
+DEVICE uint32 to_bf16x2(float first, float second) {
+  uint32 packed;
+  // The instruction's first operand goes to the upper half.
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
+  return packed;
+}
+#else
 // Integer rounding rather than a conversion instruction: gfx942 has none, and one form gives one result.
 DEVICE bf16 to_bf16(float value) {
   uint32 bits = __builtin_bit_cast(uint32, value);
@@ -14,8 +29,26 @@ DEVICE bf16 to_bf16(float value) {
   return value != value ? 0x7FC0 : bf16(rounded);
 }
 
+// Two elements, the first in the lower half.
+DEVICE uint32 to_bf16x2(float first, float second) { return to_bf16(first) | uint32(to_bf16(second)) << 16; }
+#endif
+
 // `value` as a bf16 tensor would hold it.
 DEVICE float round_to_bf16(float value) { return from_bf16(to_bf16(value)); }
+
+// The same of neighbours, which NVIDIA rounds in pairs.
+template <int COUNT> DEVICE void round_to_bf16(float (&values)[COUNT]) {
+#pragma unroll
+  for (int i = 0; i < COUNT; i += 2) {
+#if defined(__NVPTX__)
+    uint32 packed = to_bf16x2(values[i], values[i + 1]);
+    values[i] = __builtin_bit_cast(float, packed << 16);
+    values[i + 1] = __builtin_bit_cast(float, packed & 0xFFFF0000);
+#else
+    values[i] = round_to_bf16(values[i]), values[i + 1] = round_to_bf16(values[i + 1]);
+#endif
+  }
+}
 
 // Eight consecutive elements, 16-byte aligned.
 DEVICE void load_bf16x8(const bf16 *source, float (&values)[8]) {
@@ -30,6 +63,6 @@ DEVICE void load_bf16x8(const bf16 *source, float (&values)[8]) {
 DEVICE void store_bf16x8(bf16 *target, const float (&values)[8]) {
   uint32x4 packed;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) packed[i] = to_bf16(values[2 * i]) | uint32(to_bf16(values[2 * i + 1])) << 16;
+  for (int i = 0; i < 4; ++i) packed[i] = to_bf16x2(values[2 * i], values[2 * i + 1]);
   *(uint32x4 *)target = packed;
 }

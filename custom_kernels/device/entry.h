@@ -24,11 +24,12 @@ struct Buffer {
 // Workgroup `index` of a grid of `x` * `y` * z workgroups.
 DEVICE Workgroup workgroup_of(int index, int x, int y) { return {index % x, index / x % y, index / (x * y)}; }
 
-// `workgroup` as a body takes it that waits itself, or when `earlier` has ended.
-template <typename Place> DEVICE Place place_of(Workgroup workgroup, EarlierPhase earlier) {
-  if constexpr (__is_same(Place, EarlyWorkgroup)) return {workgroup, earlier};
+// `workgroup` as a body takes it that waits itself, or when `earlier` has ended. When the body has returned, `earlier` is
+// left with `seen_before`.
+template <typename Place> DEVICE Place place_of(Workgroup workgroup, EarlierPhase earlier, uint32 &seen_before) {
+  if constexpr (__is_same(Place, EarlyWorkgroup)) return {workgroup, earlier, seen_before};
   else {
-    earlier.wait();
+    seen_before = earlier.wait();
     return workgroup;
   }
 }
@@ -37,10 +38,14 @@ template <typename Place> DEVICE Place place_of(Workgroup workgroup, EarlierPhas
 template <typename Place, typename... Parameters, typename... Arguments>
 DEVICE void call_body(void (*body)(Place, Parameters...), void *memory, Workgroup workgroup, EarlierPhase earlier,
                       Arguments... arguments) {
-  body(place_of<Place>(workgroup, earlier), arguments...);
+  uint32 seen_before = 0;
+  body(place_of<Place>(workgroup, earlier, seen_before), arguments...);
+  earlier.leave(seen_before);
 }
 template <typename Place, typename Shared, typename... Parameters, typename... Arguments>
 DEVICE void call_body(void (*body)(Place, Shared &, Parameters...), void *memory, Workgroup workgroup,
                       EarlierPhase earlier, Arguments... arguments) {
-  body(place_of<Place>(workgroup, earlier), *(Shared *)memory, arguments...);
+  uint32 seen_before = 0;
+  body(place_of<Place>(workgroup, earlier, seen_before), *(Shared *)memory, arguments...);
+  earlier.leave(seen_before);
 }

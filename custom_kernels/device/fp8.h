@@ -1,6 +1,6 @@
 // FP8 conversions of the chip's own format: E4M3FNUZ on gfx942, E4M3FN on gfx950 and sm_90.
 //
-// Encoding rounds to nearest even and saturates at +-FP8_MAXIMUM by an explicit clamp that keeps NaN.
+// Encoding rounds to nearest even and saturates at +-FP8_MAXIMUM, infinities too; NaN stays.
 #pragma once
 
 #include "compiler.h"
@@ -13,12 +13,12 @@ constexpr float FP8_MAXIMUM = 448.0f;
 constexpr float FP8_INDEXER_QUERY_MAXIMUM = 448.0f;
 #endif
 
+#if defined(__AMDGCN__)
 DEVICE float clamp_to_fp8(float value) {
   value = value > FP8_MAXIMUM ? FP8_MAXIMUM : value;
   return value < -FP8_MAXIMUM ? -FP8_MAXIMUM : value;
 }
 
-#if defined(__AMDGCN__)
 // Four values, the first in the lowest byte.
 DEVICE uint32 to_fp8x4(float a, float b, float c, float d) {
   int packed = __builtin_amdgcn_cvt_pk_fp8_f32(clamp_to_fp8(a), clamp_to_fp8(b), 0, false);
@@ -35,7 +35,7 @@ DEVICE float4 from_fp8x4(uint32 packed) {
 DEVICE uint16 to_fp8x2(float a, float b) {
   uint16 packed;
   // The instruction's first operand goes to the upper byte.
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(packed) : "f"(clamp_to_fp8(b)), "f"(clamp_to_fp8(a)));
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(packed) : "f"(b), "f"(a));
   return packed;
 }
 

@@ -64,18 +64,25 @@ struct EarlierPhase {
   uint32 workgroups, waiting;
 
   // Returns when all workgroups of the phase have ended, and what they wrote to global memory can be read. Workgroups
-  // start in the order of their indices and only wait for earlier ones, so that these can always run.
-  __attribute__((device, always_inline)) void wait() const {
-    if (workgroups == 0) return;
+  // start in the order of their indices and only wait for earlier ones, so that these can always run. `leave` takes what
+  // is returned, which is on its way from memory until then.
+  __attribute__((device, always_inline)) uint32 wait() const {
+    uint32 seen_before = 0;
+    if (workgroups == 0) return seen_before;
     if (thread_id() == 0) {
       while (load_relaxed(&arrivals->arrived) != workgroups) pause();
       acquire_from_device();
-      if (add_relaxed(&arrivals->seen, 1) == waiting - 1) {
-        store_relaxed(&arrivals->seen, 0);
-        store_relaxed(&arrivals->arrived, 0);
-      }
+      seen_before = add_relaxed(&arrivals->seen, 1);
     }
     barrier();
+    return seen_before;
+  }
+
+  // The last workgroup to have waited leaves both words zero.
+  __attribute__((device, always_inline)) void leave(uint32 seen_before) const {
+    if (workgroups == 0 || thread_id() != 0 || seen_before != waiting - 1) return;
+    store_relaxed(&arrivals->seen, 0);
+    store_relaxed(&arrivals->arrived, 0);
   }
 };
 
@@ -93,10 +100,11 @@ DEVICE void arrive(Arrivals *arrivals) {
 // else, with all threads; bodies that take a `Workgroup` are called when their inputs are there.
 struct EarlyWorkgroup : Workgroup {
   EarlierPhase earlier;
+  uint32 &seen_before;
 
   // Whether there is anything to wait for: known when compiling.
   __attribute__((device, always_inline)) bool waits() const { return earlier.workgroups > 0; }
-  __attribute__((device, always_inline)) void await_inputs() const { earlier.wait(); }
+  __attribute__((device, always_inline)) void await_inputs() const { seen_before = earlier.wait(); }
 };
 
 // Every thread of all `workgroups` workgroups arrives, and sees what any of them wrote to global memory before.

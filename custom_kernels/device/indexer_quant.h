@@ -10,12 +10,6 @@ constexpr int HEAD_COLUMNS_PER_LANE = 8;
 constexpr int HEAD_LANES = INDEXER_HEAD_DIM / HEAD_COLUMNS_PER_LANE;
 constexpr float INDEXER_SCALE_FLOOR = 1e-4f;
 
-// Each element as a bf16 tensor would hold it.
-DEVICE void round_head_to_bf16(float (&values)[HEAD_COLUMNS_PER_LANE]) {
-#pragma unroll
-  for (int i = 0; i < HEAD_COLUMNS_PER_LANE; ++i) values[i] = round_to_bf16(values[i]);
-}
-
 // The least power of two not below a positive normal `scale`, by its exponent bits; infinity and NaN stay.
 DEVICE float round_up_to_power_of_two(float scale) {
   uint32 bits = (__builtin_bit_cast(uint32, scale) + 0x7FFFFF) & 0x7F800000;

@@ -26,7 +26,7 @@ struct PartTotals {
 
 // Workgroup memory of `add_waves`: rows are padded so that a wave's stores meet no bank twice.
 template <int WAVES, int ROWS> struct WaveTotals {
-  float of_wave[WAVES][ROWS][TILE + 4];
+  alignas(16) float of_wave[WAVES][ROWS][TILE + 4];
 };
 
 // Workgroup memory of a product: first of its loads, then of its sums.
@@ -35,19 +35,35 @@ template <int WAVES, int ROWS, int ROWS_AHEAD> union ProductMemory {
   WaveTotals<WAVES, ROWS> totals;
 };
 
-// Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element, weight rows
-// along the threads. Every thread of the workgroup of WAVES waves must call.
-template <int WAVES, int PARTS, typename Store>
-DEVICE void add_waves(const PartTotals (&totals)[PARTS], WaveTotals<WAVES, PARTS * PART_ROWS> &shared, Store store) {
-  auto &of_wave = shared.of_wave;
-  barrier();  // an earlier call's totals may still be read
+// Keeps a wave's totals where the others read them, after a barrier.
+template <int WAVES, int PARTS>
+DEVICE void keep_totals(const PartTotals (&totals)[PARTS], WaveTotals<WAVES, PARTS * PART_ROWS> &shared) {
 #pragma unroll
   for (int part = 0; part < PARTS; ++part)
 #pragma unroll
     for (int c = 0; c < PART_COLUMNS; ++c)
 #pragma unroll
       for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
-        of_wave[wave_id()][part * PART_ROWS + accumulator_column(c)][accumulator_row(r)] = totals[part].element[c][r];
+        shared.of_wave[wave_id()][part * PART_ROWS + accumulator_column(c)][accumulator_row(r)] =
+            totals[part].element[c][r];
+}
+
+// Sums over the waves, in their order, of an activation row and four weight rows, from `column` on.
+template <int WAVES, int ROWS>
+DEVICE float4 sum_of_waves(const WaveTotals<WAVES, ROWS> &shared, int row, int column) {
+  float4 sum = *(const float4 *)&shared.of_wave[0][row][column];
+#pragma unroll
+  for (int wave = 1; wave < WAVES; ++wave) sum += *(const float4 *)&shared.of_wave[wave][row][column];
+  return sum;
+}
+
+// Adds the waves' totals in wave order and calls `store(activation row, weight row, sum)` once per element, weight rows
+// along the threads. Every thread of the workgroup of WAVES waves must call.
+template <int WAVES, int PARTS, typename Store>
+DEVICE void add_waves(const PartTotals (&totals)[PARTS], WaveTotals<WAVES, PARTS * PART_ROWS> &shared, Store store) {
+  auto &of_wave = shared.of_wave;
+  barrier();  // an earlier call's totals may still be read
+  keep_totals<WAVES>(totals, shared);
   barrier();
   for (int i = thread_id(); i < PARTS * PART_ROWS * TILE; i += WAVES * WAVE_SIZE) {
     float sum = of_wave[0][i / TILE][i % TILE];

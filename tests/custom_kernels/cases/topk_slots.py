@@ -46,6 +46,21 @@ def cases(element_format: ElementFormat) -> list[Case]:
     crowd = crowd[:, torch.randperm(640, generator=generator)]
     far_below = torch.randn(1, 8192, generator=generator)
     far_below[0, ::5] -= 1e4
+    one_above = torch.randn(2, 8192, generator=generator).abs()
+    one_above[:, -1] = torch.tensor([64.0, 1e30])
+    in_every_lane = torch.randn(1, 8192, generator=generator)
+    in_every_lane[0, 1024:1280] += torch.tensor([1e4, -1e4]).repeat_interleave(128)
+    in_few_lanes = torch.randn(1, 8192, generator=generator) + 1e3 * (torch.arange(8192) // 4 % 32 == 9)
+    heavy_tails = torch.tan((torch.rand(2, 8192, generator=generator) - 0.5) * 3.14159)
+    products = torch.randn(8192, 16, generator=generator) @ torch.randn(16, 32, generator=generator)
+    positive_parts = (products.clamp_min(0) @ torch.rand(32, generator=generator))[None]
+    positive_parts[0, 8190] *= 60
+    two_places = torch.randn(1, 8192, generator=generator) + 40.0 * (torch.rand(1, 8192, generator=generator) < 0.3)
+    half_zero = torch.randn(2, 8192, generator=generator).clamp_min(0)
+    many_zeros = torch.where(torch.rand(2, 8192, generator=generator) < 0.9, -0.0, half_zero)
+    many_zeros[:, ::7] += 0.0  # a negative zero becomes a positive one
+    nearly_all_equal = torch.full((1, 8192), 3.0)
+    nearly_all_equal[0, [5, 700, 8000]] = torch.tensor([-1.0, 1e20, 4.0])
     # Rows beyond 8192 are sampled every second line of 32 here.
     line = torch.arange(16384) // 32
     low_in_sample = torch.randn(1, 16384, generator=generator) + 10.0 * (line % 2)
@@ -82,6 +97,16 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("256 in one bin", [640], 10, 300, torch.where(crowd == 0.5, 0.0, crowd)),
         case("some far below", [8191, 8192], 128, 2048, far_below),
         case("outliers", [8192], 128, 2048, outliers),
+        case("one far above the others", [8192, 8190], 128, 2048, one_above),
+        case("outliers in every lane", [8192], 128, 2048, in_every_lane),
+        case("outliers in few lanes, the cut among them", [8192], 128, 100, in_few_lanes),
+        case("heavy tails", [8192, 7001], 128, 2048, heavy_tails),
+        case("heavy tails, few wanted", [8192, 7001], 128, 5, heavy_tails),
+        case("sums of positive parts", [8192], 128, 2048, positive_parts),
+        case("two separate crowds", [8192], 128, 2048, two_places),
+        case("half of them zero", [8192, 5000], 128, 2048, half_zero),
+        case("the cut among zeros of both signs", [8192, 8191], 128, 2048, many_zeros),
+        case("nearly all equal", [8192], 128, 2048, nearly_all_equal),
         case("many octaves", [8192], 128, 100, octaves),
         case("tiny and all of one size", [8192], 128, 100, torch.randn(1, 8192, generator=generator) * 1e-41),
         case("one more than registers hold", [8193], 129, 2048),
@@ -94,6 +119,9 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("long and ascending", [16384], 256, 700, torch.arange(16384.0)[None]),
         case("long and all equal", [16384], 256, 300, torch.ones(1, 16384)),
         case("long, 5 values", [16383], 256, 1000, row_of(1.0, 2.0, 3.0, 2.0, 1.0, 0.0, 4.0, 1.0, pages=256)),
+        case("long, heavy tails", [16384, 9000], 256, 2048, heavy_tails.repeat(1, 2)),
+        case("long, one far above the others", [16384, 16383], 256, 2048, one_above.repeat(1, 2)),
+        case("long, the cut among zeros", [16384, 9001], 256, 2048, many_zeros.repeat(1, 2)),
         case("long with NaN and infinities", [16384], 256, 300, long_special),
         case("topk beyond the bins", [7000, 8192, 9000], 144, 5000),
         case("GLM-5.1, 2 rows beyond 8192", [8704, 8191], 136, 2048),
