@@ -20,8 +20,9 @@ class Launch:
     limits the registers so that a compute unit can hold that many at once; 0 leaves them to the compiler.
 
     ``cluster`` workgroups that follow each other along x run at the same time and read each other's workgroup memory
-    (NVIDIA only; see device/cluster.h). ``without_cluster`` is what a resident grid runs instead. With
-    ``starts_early`` the kernel first loads what no op makes, and only then waits for its inputs.
+    (NVIDIA only; see device/cluster.h). ``when_resident`` is what a resident grid runs instead, which cannot hold
+    clusters and shares little memory and few registers. Operands in ``reads_early`` are loaded before the kernel
+    waits for the ops that make the others, in a dispatch of several phases.
     """
 
     source: str
@@ -33,12 +34,14 @@ class Launch:
     defines: tuple[tuple[str, int], ...] = ()
     workgroups_per_unit: int = 0
     cluster: int = 1
-    without_cluster: "Launch | None" = None
-    starts_early: bool = False
+    when_resident: "Launch | None" = None
+    reads_early: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.workgroups[0] % self.cluster:
             raise ValueError(f"{self.symbol}: a grid of {self.workgroups} in clusters of {self.cluster}")
+        if unknown := set(self.reads_early) - set(self.operands):
+            raise ValueError(f"{self.symbol}: reads {sorted(unknown)} early, which are not among {self.operands}")
         for constant in self.constants:
             if not -(2**31) <= constant < 2**32:
                 raise ValueError(f"{self.symbol}: constant {constant} does not fit in 32 bits")

@@ -7,9 +7,9 @@
 constexpr int THREADS = 256;
 using Shared = IndexerShared<HEAD_TILES, ROWS, THREADS>;
 
-DEVICE void paged_mqa_logits(Workgroup workgroup, Shared &shared, const uint8 *query, const float *weights,
+DEVICE void paged_mqa_logits(IndexerWorkgroup workgroup, Shared &shared, const uint8 *query, const float *weights,
                              const uint8 *cache, const int *block_table, const int *lengths, float *logits, int width,
                              int topk) {
   IndexerInputs in = {query, weights, cache, block_table, lengths, width, topk};
-  score_share<WORKGROUPS>(in, workgroup.x, shared, logits);
+  score_share<WORKGROUPS>(in, workgroup, shared, logits);
 }

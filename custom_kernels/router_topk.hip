@@ -62,13 +62,31 @@ DEVICE bool is_kept(const Candidate (&best)[CANDIDATES], int group) {
   return rank < TOPK_GROUPS;
 }
 
-DEVICE void route_row(Shared &shared, const float *logits, const float *correction_bias, int *ids, float *weights,
+// Of each thread's experts.
+struct Biases {
+  static constexpr int COUNT = divide_up(SEGMENTS * SEGMENT, THREADS);
+  float bias[COUNT];
+};
+
+DEVICE Biases load_biases(const float *correction_bias) {
+  Biases biases;
+#pragma unroll
+  for (int i = 0; i < biases.COUNT; ++i) {
+    int expert = i * THREADS + thread_id();
+    biases.bias[i] = correction_bias[expert < EXPERTS ? expert : EXPERTS - 1];
+  }
+  return biases;
+}
+
+DEVICE void route_row(Shared &shared, const float *logits, const Biases &biases, int *ids, float *weights,
                       float scaling) {
   auto &[scores, keys, best, allowed, chosen] = shared;
-  for (int expert = thread_id(); expert < SEGMENTS * SEGMENT; expert += THREADS) {
-    keys[expert] = LOWEST;
+#pragma unroll
+  for (int i = 0; i < biases.COUNT; ++i) {
+    int expert = i * THREADS + thread_id();
+    if (expert < SEGMENTS * SEGMENT) keys[expert] = LOWEST;
     if (expert >= EXPERTS) continue;
-    float score = 1.0f / (1.0f + exponential(-logits[expert])), key = score + correction_bias[expert];
+    float score = 1.0f / (1.0f + exponential(-logits[expert])), key = score + biases.bias[i];
     scores[expert] = score;
     if (key == key) keys[expert] = key;
   }
@@ -106,9 +124,11 @@ DEVICE void route_row(Shared &shared, const float *logits, const float *correcti
   }
 }
 
-DEVICE void router_topk(Workgroup workgroup, Shared &shared, const float *logits, const float *correction_bias,
+DEVICE void router_topk(EarlyWorkgroup workgroup, Shared &shared, const float *logits, const float *correction_bias,
                         int *ids, float *weights, int scaling_bits) {
   int64 row = workgroup.x;
-  route_row(shared, logits + row * EXPERTS, correction_bias, ids + row * (TOPK + SHARED_EXPERTS),
+  Biases biases = load_biases(correction_bias);
+  workgroup.await_inputs();
+  route_row(shared, logits + row * EXPERTS, biases, ids + row * (TOPK + SHARED_EXPERTS),
             weights + row * (TOPK + SHARED_EXPERTS), __builtin_bit_cast(float, scaling_bits));
 }

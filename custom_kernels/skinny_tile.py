@@ -17,10 +17,12 @@ MOST_ROWS = 64
 """Activation rows of one workgroup."""
 MOST_BANDS = 4
 MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 32, 24
-"""Activation rows up to which clusters are faster, measured on an H200."""
+"""Activation rows up to which clusters are faster, measured on an H200; of a float weight that needs no split."""
 SPLITS = (1, 2, 4, 8)
 FEWEST_AHEAD, FRAGMENTS_AHEAD = 2, 4
 FLOAT_STAGE = 256
+FILLED = 0.9
+"""Share of the compute units whose use matters more than how much each loads."""
 UNITS_SERVED_BY_CACHE = 50
 """Compute units that the shared cache can serve at the full rate of one; the H200's is 5.5 TB/s to 0.11 TB/s."""
 
@@ -108,23 +110,39 @@ def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile
 
 @dataclass(frozen=True, slots=True)
 class FloatSplitTile:
-    """What a cluster of ``split`` workgroups takes, each a slice of the columns: 16 weight rows.
+    """What a cluster of ``split`` workgroups takes, each a slice of the columns.
 
-    A slice is loaded in stages of ``stage`` columns, of which ``ahead`` are under way.
+    That is ``bands`` bands of 16 weight rows and ``block`` activation rows, of which there are ``blocks`` blocks. A
+    slice is loaded in stages of ``stage`` columns, of which ``ahead`` are under way.
     """
 
+    bands: int
+    block: int
+    blocks: int
     split: int
     stage: int
     ahead: int
 
     def workgroups(self, outputs: int) -> tuple[int, int, int]:
         """The grid for ``outputs`` weight rows in all."""
-        return -(-outputs // TILE) * self.split, 1, 1
+        return -(-outputs // (self.bands * TILE)) * self.split, self.blocks, 1
 
     @property
     def defines(self) -> tuple[tuple[str, int], ...]:
         """The constants that the kernel's source takes."""
-        return ("SPLIT", self.split), ("STAGE", self.stage), ("AHEAD", self.ahead)
+        return (
+            ("BANDS", self.bands),
+            ("BLOCK", self.block),
+            ("SPLIT", self.split),
+            ("STAGE", self.stage),
+            ("AHEAD", self.ahead),
+        )
+
+
+def _unit_share(target: Target) -> int:
+    """Bytes of workgroup memory of each of the workgroups that a compute unit shall hold."""
+    unit = target.compute_unit
+    return unit.shared_memory // RESIDENT_PER_UNIT - unit.shared_memory_reserved
 
 
 def in_clusters(
@@ -139,28 +157,45 @@ def in_clusters(
         source=source,
         workgroups=split.workgroups(weight_units),
         defines=(("ROWS", rows), ("COLUMNS", columns), *split.defines),
-        workgroups_per_unit=RESIDENT_PER_UNIT,
+        # At more rows it stands beside block-scaled products in tiles, which need the registers.
+        workgroups_per_unit=RESIDENT_PER_UNIT if rows <= MOST_SPLIT_ROWS else 0,
         cluster=split.split,
-        without_cluster=launch,
-        starts_early=True,
+        when_resident=launch,
+        reads_early=tuple(name for name in launch.operands if name in ("weight", "weight_scales")),
     )
 
 
 def float_split_tile(target: Target, rows: int, outputs: int, columns: int) -> FloatSplitTile | None:
     """The tile of a product in clusters; arguments as of `float_tile`. None where that one is faster.
 
-    These weights have few rows: as many slices are taken as it takes to use most compute units.
+    These weights have few rows: as many slices are taken as it takes to use most compute units. Of the tiles that do,
+    the one is taken whose workgroups load least; of as many stages as leave room for another workgroup.
     """
-    if target.device != "cuda" or rows > MOST_FLOAT_SPLIT_ROWS:
+    if target.device != "cuda" or rows > MOST_ROWS:
         return None
-    tiles = -(-outputs // TILE)
     splits = [split for split in SPLITS if columns % (split * TILE) == 0]
     if not splits:
         return None
-    split = min((split for split in splits if tiles * split > 0.9 * target.compute_units), default=max(splits))
-    stage_bytes = (TILE + rows) * 2 * (FLOAT_STAGE + 8)
-    room = LARGEST_BODY_MEMORY - 4 * TILE * rows
-    return FloatSplitTile(split, FLOAT_STAGE, min(-(-columns // split // FLOAT_STAGE), room // stage_bytes))
+
+    def tile(bands: int, blocks: int) -> tuple[tuple[bool, float, int], tuple[int, int, int]]:
+        """The cost of workgroups of ``bands`` bands and one of ``blocks`` blocks of rows, and how they are cut."""
+        tiles = -(-outputs // (bands * TILE)) * blocks
+        split = min((split for split in splits if tiles * split > FILLED * target.compute_units), default=max(splits))
+        workgroups = tiles * split
+        loaded = (bands * TILE + -(-rows // blocks)) / split
+        time = loaded * max(-(-workgroups // target.compute_units), workgroups / UNITS_SERVED_BY_CACHE)
+        return (workgroups <= FILLED * target.compute_units, time, workgroups), (bands, blocks, split)
+
+    few_rows = rows <= MOST_FLOAT_SPLIT_ROWS
+    _, (bands, blocks, split) = min(tile(*choice) for choice in (((1, 1),) if few_rows else ((1, 1), (1, 2), (2, 2))))
+    if split == 1 and not few_rows:
+        return None
+    block = -(-rows // blocks)
+    room = _unit_share(target)
+    sums = 16 + 16 * split * -(-block * bands * TILE // 4 // split)
+    stage_bytes = 2 * (bands * TILE + block) * (FLOAT_STAGE + 8)
+    ahead = min(-(-columns // split // FLOAT_STAGE), (room - sums) // stage_bytes)
+    return FloatSplitTile(bands, block, blocks, split, FLOAT_STAGE, ahead)
 
 
 def _ahead(target: Target, rows: int, bands: int, groups: int) -> int:

@@ -50,7 +50,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
     if not target.has_hip_kernels:
         return launch
-    return replace(_with_threads(launch, THREADS), without_cluster=_with_threads(launch, THREADS_AMONG_OTHERS))
+    return replace(_with_threads(launch, THREADS), when_resident=_with_threads(launch, THREADS_AMONG_OTHERS))
 
 
 def _with_threads(launch: Launch, threads: int) -> Launch:

@@ -213,22 +213,27 @@ DEVICE void multiply_weight(Shared &shared, const WeightTile &weight, int first_
         shared.values[accumulator_column(c)][first_dim + accumulator_row(r)] = sums.element[c][r];
 }
 
-DEVICE void value_up_group_quant(Workgroup workgroup, Shared &shared, const uint16 *parts, const float *log_sums,
+DEVICE void value_up_group_quant(EarlyWorkgroup workgroup, Shared &shared, const uint16 *parts, const float *log_sums,
                                  const uint8 *weight, const float *weight_scales, uint8 *values, float *scales,
                                  int count, int heads, int rows_per_head) {
   int group = workgroup.x, head = workgroup.y;
   Rows rows = {workgroup.z * ROWS, count, heads, head};
   int wave_dim = uniform_wave_id() * (DIM_TILES * TILE);
-  // The parts are combined while the weight is still on its way.
+  WeightTile tiles[DIM_TILES];
+  auto load_weights = [&]() INLINE {
+#pragma unroll
+    for (int tile = 0; tile < DIM_TILES; ++tile)
+      tiles[tile] = load_weight(weight, weight_scales,
+                                head * rows_per_head + NOPE + group * GROUP + wave_dim + tile * TILE);
+    schedule_boundary();
+  };
+  if (workgroup.waits()) load_weights();
+  workgroup.await_inputs();
   LogSums logs = load_log_sums(log_sums, rows);
   PartVectors vectors = load_parts(parts, rows);
   schedule_boundary();
-  WeightTile tiles[DIM_TILES];
-#pragma unroll
-  for (int tile = 0; tile < DIM_TILES; ++tile)
-    tiles[tile] = load_weight(weight, weight_scales,
-                              head * rows_per_head + NOPE + group * GROUP + wave_dim + tile * TILE);
-  schedule_boundary();
+  // Parts that are there are combined while the weight is still on its way.
+  if (!workgroup.waits()) load_weights();
   compute_shares(shared, logs);
   barrier();
   combine(shared, vectors);

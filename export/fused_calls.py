@@ -14,13 +14,13 @@ from predecode.custom_kernels.composition import Composition, Part
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.export.dispatch_mlir import DispatchText, LoadedGlobal, extern_dispatch
 from predecode.export.dispatched_calls import DispatchedCalls
+from predecode.export.schedule import MOST_PHASES
 from predecode.export.tensor_types import builtin_type, meta_tensor
 from predecode.export.trace import PARAMETER_SCOPE
 from predecode.export.traced_call import TracedCall, parameter_of
 from predecode.export.weights.spans import Span
 from predecode.pipelines.errors import PredecodeError
 
-MOST_PHASES = 32
 _STATE = "predecode.grid_state"
 _SCRATCH_ALIGNMENT = 256
 
@@ -154,7 +154,7 @@ class FusedCalls(DispatchedCalls):
         own = [self._addresses[result] for i, result in enumerate(results) if i not in call.op.in_place]
         addresses = [*(self._addresses[value] for value in call.operands), *own]
         writes = frozenset(self._addresses[result][0] for result in results)
-        launch = (call.launch.without_cluster if self.resident else None) or call.launch
+        launch = (call.launch.when_resident if self.resident else None) or call.launch
         return Part(launch, tuple(p for p, _ in addresses), tuple(offset for _, offset in addresses), writes)
 
     def touched(self) -> dict[int, int]:

@@ -1,5 +1,6 @@
 """Replaces the op calls that have kernels by dispatches, in the traced module."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,7 +10,7 @@ import iree.compiler.ir as ir
 from predecode.custom_kernels.code_object import Kernel
 from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.launch_check import check_launch
-from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 from predecode.custom_kernels.toolchain import CodeObject, Toolchain
 from predecode.export.dispatch_mlir import DispatchText, signed
 from predecode.export.dispatched_calls import DispatchedCalls
@@ -111,9 +112,11 @@ def _dispatched_together(
             of_operation[operation.operation] = len(calls)
             calls.append(call)
             launch = call.launch
-            scheduled.append(
-                ScheduledCall(used, launch.workgroup_size, layer, call.op.reads_reduced, launch.starts_early)
-            )
+            early = [sources.get(call.tensor(name).owner, frozenset()) for name in launch.reads_early]
+            reads_early = frozenset().union(*early) if early else None
+            workgroups = math.prod(launch.workgroups)
+            reduced = call.op.reads_reduced
+            scheduled.append(ScheduledCall(used, launch.workgroup_size, layer, workgroups, reduced, reads_early))
             used = frozenset([len(calls) - 1])
         sources[operation.operation] = used
     if not target.has_hip_kernels:
@@ -122,7 +125,7 @@ def _dispatched_together(
         case Fusion.NONE:
             groups = [(group,) for group in dispatches(scheduled, schedule)]
         case Fusion.CHAIN:
-            groups = chained(scheduled)
+            groups = chained(scheduled, target.compute_units * RESIDENT_PER_UNIT)
         case Fusion.LAYER:
             groups = fused(scheduled)
     place = {}

@@ -23,7 +23,7 @@ class Schedule(Enum):
 class Fusion(Enum):
     """What runs in one dispatch from its first op to its last, level after level.
 
-    CHAIN puts calls that first load weights into one grid with those of the level before, which they wait for; it does
+    CHAIN puts calls that first load weights into one grid with those of the levels before, which they wait for; it does
     not where ranks add up partial results between the two.
     LAYER fuses all calls of a layer in an entry point into one resident grid with barriers between the levels.
     """
@@ -33,21 +33,27 @@ class Fusion(Enum):
     LAYER = "layer"
 
 
+MOST_PHASES = 3
+"""Levels of a chain: each that waits holds registers and memory that the running ones could use."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduledCall:
     """What a schedule needs to know of a call.
 
     ``sources`` are the calls (by index) whose results it reads, directly or through other operations; ``shape`` is
     what calls must agree in to share a dispatch (the threads of a workgroup); ``layer`` is the model layer whose
-    weights it or its sources read, None before the first; ``reads_reduced`` where it reads what ranks add up;
-    ``starts_early`` as its `Launch` says.
+    weights it or its sources read, None before the first; ``workgroups`` are those of its grid; ``reads_reduced`` where
+    it reads what ranks add up; ``reads_early`` are those of its ``sources`` whose results it reads before it waits for
+    other calls, None where it reads nothing before.
     """
 
     sources: frozenset[int]
     shape: Hashable
     layer: int | None = None
+    workgroups: int = 1
     reads_reduced: bool = False
-    starts_early: bool = False
+    reads_early: frozenset[int] | None = None
 
 
 def levels(calls: Sequence[ScheduledCall]) -> list[int]:
@@ -88,8 +94,12 @@ def fused(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]:
     return [tuple(tuple(group) for group in of_level.values()) for of_level in phases.values()]
 
 
-def chained(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]:
-    """The calls of each dispatch by phase, with at most two phases, when those that start early wait in one grid."""
+def chained(calls: Sequence[ScheduledCall], resident: int) -> list[tuple[tuple[int, ...], ...]]:
+    """The calls of each dispatch by phase, at most `MOST_PHASES`, when those that read early wait in one grid.
+
+    A third phase waits only where all workgroups of the two before are among the ``resident``, which a device holds at
+    once: else it takes the place of those that it waits for.
+    """
     level_of = levels(calls)
     by_level: dict[int, list[tuple[int, ...]]] = {}
     for group in dispatches(calls, Schedule.OVERLAP):
@@ -98,16 +108,23 @@ def chained(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]
     for level, groups in by_level.items():
         # Beside another dispatch of its level a group may have sources that are in neither of its neighbours.
         alone = len(groups) == 1 and len(by_level.get(level - 1, ())) == 1
-        if alone and chains and len(chains[-1]) == 1 and _follows(calls, chains[-1][-1], groups[0]):
+        if alone and chains and _has_room(calls, chains[-1], resident) and _follows(calls, chains[-1], groups[0]):
             chains[-1].append(groups[0])
         else:
             chains += [[group] for group in groups]
     return [tuple(chain) for chain in chains]
 
 
-def _follows(calls: Sequence[ScheduledCall], before: Sequence[int], group: Sequence[int]) -> bool:
-    """Whether ``group`` may wait in one dispatch with ``before``, the group of the level before its own."""
+def _has_room(calls: Sequence[ScheduledCall], chain: Sequence[Sequence[int]], resident: int) -> bool:
+    workgroups = sum(calls[i].workgroups for phase in chain for i in phase)
+    return len(chain) == 1 or (len(chain) < MOST_PHASES and workgroups <= resident)
+
+
+def _follows(calls: Sequence[ScheduledCall], chain: Sequence[Sequence[int]], group: Sequence[int]) -> bool:
+    """Whether ``group`` may wait in one dispatch for ``chain``, whose last group is of the level before its own."""
+    before = {i for phase in chain for i in phase}
     layers = {calls[i].layer for i in (*before, *group)}
-    alike = calls[before[0]].shape == calls[group[0]].shape
-    early = any(calls[i].starts_early for i in group) and not any(calls[i].reads_reduced for i in group)
-    return len(layers) == 1 and None not in layers and alike and early
+    alike = calls[chain[0][0]].shape == calls[group[0]].shape
+    early = all(calls[i].reads_early is not None and not calls[i].reads_early & before for i in group)
+    reduced = any(calls[i].reads_reduced for i in group)
+    return len(layers) == 1 and None not in layers and alike and early and not reduced

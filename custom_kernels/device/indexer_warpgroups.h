@@ -1,9 +1,11 @@
 // Indexer scores by warpgroups (NVIDIA's sm_90). Pages are dealt out evenly to all workgroups, and a workgroup's
-// warpgroups take its pages in turn. The copy engine brings the next pages into workgroup memory. A wave multiplies
-// its 16 tokens of a page with the row's query, which lies there as float16.
+// warpgroups take its pages in turn. The copy engine brings the next pages into workgroup memory, the first ones while
+// the queries may still be made. A wave multiplies its 16 tokens of a page with the row's query, which lies there as
+// float16.
 #pragma once
 
 #include "bulk_copy.h"
+#include "grid.h"
 #include "indexer_pages.h"
 #include "pipeline.h"
 #include "warpgroup_matrix.h"
@@ -34,6 +36,9 @@ template <int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
   IndexerRows<HEAD_TILES, ROWS> rows;
 };
 
+// The workgroup whose share is scored, perhaps before there are queries.
+using IndexerWorkgroup = EarlyWorkgroup;
+
 // The token of this wave's 16 whose score the lane gets; pairs of lanes get the same one, and the first stores it.
 DEVICE int own_token() { return lane_id() / 4 + lane_id() % 2 * 8; }
 DEVICE bool stores_own_token() { return (lane_id() & 2) == 0; }
@@ -58,10 +63,10 @@ template <int HEADS> DEVICE float weighted_sum(const WarpgroupSums<HEADS> &produ
   return sum + wave_read(sum, lane_id() ^ 2);
 }
 
-// The share of workgroup `workgroup` of WORKGROUPS.
+// The share of `workgroup` of WORKGROUPS.
 template <int WORKGROUPS, int HEAD_TILES, int ROWS, int THREADS>
-DEVICE void score_share(const IndexerInputs &in, int workgroup, IndexerShared<HEAD_TILES, ROWS, THREADS> &shared,
-                        float *logits) {
+DEVICE void score_share(const IndexerInputs &in, IndexerWorkgroup workgroup,
+                        IndexerShared<HEAD_TILES, ROWS, THREADS> &shared, float *logits) {
   using Shared = IndexerShared<HEAD_TILES, ROWS, THREADS>;
   constexpr int HEADS = HEAD_TILES * TILE, SLOTS = Shared::SLOTS, WARPGROUPS = Shared::WARPGROUPS;
   auto &[query, weights, row_pages] = shared.rows;
@@ -69,7 +74,7 @@ DEVICE void score_share(const IndexerInputs &in, int workgroup, IndexerShared<HE
   int wave = wave_id() % WARPGROUP_WAVES, token = wave * TILE + own_token();
   if (wave == 0 && lane_id() < SLOTS) start(ring.arrivals[lane_id()]);
   publish_to_engines();
-  auto [begin, last] = share_of<WORKGROUPS>(count_pages(in, row_pages), workgroup);
+  auto [begin, last] = share_of<WORKGROUPS>(count_pages(in, row_pages), workgroup.x);
 
   // Pages are counted from `begin`; this warpgroup's `i`-th one is first_page + i * WARPGROUPS. Its first wave orders
   // the copies; each lane knows the number of one of WAVE_SIZE pages.
@@ -88,6 +93,7 @@ DEVICE void score_share(const IndexerInputs &in, int workgroup, IndexerShared<HE
   if (wave == 0)
 #pragma unroll
     for (int i = 0; i < SLOTS; ++i) order_page(i);
+  workgroup.await_inputs();
 
   // A row's query and weights are loaded while the row before is multiplied.
   RightCodes<HEADS, THREADS> next_query;

@@ -128,13 +128,15 @@ template <int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
   RowPages<ROWS> pages;
 };
 
-// The share of workgroup `workgroup` of WORKGROUPS.
+using IndexerWorkgroup = Workgroup;
+
+// The share of `workgroup` of WORKGROUPS.
 template <int WORKGROUPS, int HEAD_TILES, int ROWS, int THREADS>
-DEVICE void score_share(const IndexerInputs &in, int workgroup, IndexerShared<HEAD_TILES, ROWS, THREADS> &shared,
+DEVICE void score_share(const IndexerInputs &in, IndexerWorkgroup workgroup, IndexerShared<HEAD_TILES, ROWS, THREADS> &shared,
                         float *logits) {
   constexpr int WAVES = THREADS / WAVE_SIZE;
   int pages = count_pages(in, shared.pages);
-  Share tiles = share_of<WORKGROUPS * WAVES>(pages * PAGE_TILES, uniform_wave_id() * WORKGROUPS + workgroup);
+  Share tiles = share_of<WORKGROUPS * WAVES>(pages * PAGE_TILES, uniform_wave_id() * WORKGROUPS + workgroup.x);
   while (tiles.first < tiles.end) {
     int first_page = tiles.first / PAGE_TILES, page = first_page + lane_id();
     PagePlace place = place_of(shared.pages, page < pages ? page : pages - 1);

@@ -52,7 +52,7 @@ def ptx_of(composition: Composition) -> str:
 
 
 def test_each_op_begins_with_a_cluster():
-    launches = gemm(4, 208, 6144), gemm(4, 48, 2048).without_cluster, linear(4, 20, 6144)
+    launches = gemm(4, 208, 6144), gemm(4, 48, 2048).when_resident, linear(4, 20, 6144)
     assert [launch.cluster for launch in launches] == [8, 1, 8]
     composition = side_by_side(*launches)
     # 4 tiles of 8 slices; 3 workgroups, and 5 that fill a cluster; 2 tiles of 8 slices.
@@ -83,7 +83,7 @@ def test_a_grid_is_whole_clusters():
 
 def test_resident_grids_have_no_clusters():
     launch = gemm(4, 2048, 2048)
-    plain = launch.without_cluster
+    plain = launch.when_resident
     assert launch.cluster == 2 and plain.cluster == 1 and plain.source != launch.source
 
     def phases(launch):
@@ -105,7 +105,12 @@ def test_every_rows_kernel_fits(rows):
         launch = gemm(rows, outputs, columns)
         assert launch.source == "gemm_fp8_blockscale_split.hip"
         ptx_of(side_by_side(launch))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 24, 25, 33, 63, 64, 65])
+def test_every_rows_float_kernel_fits(rows):
     for outputs, columns in ((256, 6144), (32, 7168), (13, 96), (9000, 64)):
         launch = linear(rows, outputs, columns)
-        assert (launch.source == "linear_bf16_split.hip") == (rows <= 24)
+        # A weight that fills the chip is shared by a cluster only at few rows.
+        assert (launch.source == "linear_bf16_split.hip") == (rows <= (24 if outputs == 9000 else 64))
         ptx_of(side_by_side(launch))

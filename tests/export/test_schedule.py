@@ -15,7 +15,8 @@ from predecode.custom_kernels.targets import CPU, GFX942
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.compile import compile_module
 from predecode.export.inject import inject
-from predecode.export.schedule import Fusion, Schedule, ScheduledCall, chained, dispatches, fused, levels
+from predecode.export.schedule import Fusion, Schedule, ScheduledCall, dispatches, fused, levels
+from predecode.export.schedule import chained as chained_on
 from predecode.export.tensors import to_numpy
 from predecode.export.trace import Program, trace
 from predecode.pipelines import emulation
@@ -69,35 +70,58 @@ def test_fusion_takes_layers_whole():
     assert fused(chain) == [((0,),), ((1,), (2, 3, 6), (4,), (5,)), ((7,), (8,)), ((9,),)]
 
 
-def in_one_layer(*sources, early=(), reduced=(), shapes=None, layers=None):
+def in_one_layer(*sources, early=(), reads_early=(), reduced=(), shapes=None, layers=None):
+    """Calls ``early`` read something before they wait, of calls ``reads_early`` if those are their sources."""
     layers = layers or [3] * len(sources)
     return [
-        replace(call, starts_early=i in early, reads_reduced=i in reduced)
+        replace(call, reads_early=call.sources & {*reads_early} if i in early else None, reads_reduced=i in reduced)
         for i, call in enumerate(calls(*sources, shapes=shapes, layers=layers))
     ]
 
 
+def chained(calls):
+    return chained_on(calls, resident=len(calls))
+
+
 def test_calls_that_start_early_wait_in_one_grid_with_the_level_before():
-    assert chained(in_one_layer([], [0], [0], [1, 2], [3], early=[1, 4])) == [((0,), (1, 2)), ((3,), (4,))]
+    assert chained(in_one_layer([], [0], [0], [1, 2], [3], early=[1, 2, 4])) == [((0,), (1, 2)), ((3,), (4,))]
 
 
-def test_a_chain_has_two_phases_at_most():
-    assert chained(in_one_layer([], [0], [1], [2], early=[1, 2, 3])) == [((0,), (1,)), ((2,), (3,))]
+def test_a_chain_has_three_phases_at_most():
+    assert chained(in_one_layer([], [0], [1], [2], early=[1, 2, 3])) == [((0,), (1,), (2,)), ((3,),)]
 
 
 @pytest.mark.parametrize(
     "apart",
     [
         {"early": []},
+        {"early": [1], "reads_early": [0]},
         {"early": [1], "reduced": [1]},
         {"early": [1], "shapes": [256, 64]},
         {"early": [1], "layers": [3, 4]},
         {"early": [1], "layers": [None, None]},
     ],
-    ids=["starts late", "reads what ranks add up", "other threads", "other layer", "no layer"],
+    ids=["starts late", "reads before it waits", "reads what ranks add up", "other threads", "other layer", "no layer"],
 )
 def test_what_does_not_wait_in_one_grid(apart):
     assert chained(in_one_layer([], [0], **apart)) == [((0,),), ((1,),)]
+
+
+def test_a_third_phase_waits_where_those_before_are_resident():
+    calls = [replace(call, workgroups=100) for call in in_one_layer([], [0], [1], early=[1, 2])]
+    assert chained_on(calls, resident=200) == [((0,), (1,), (2,))]
+    assert chained_on(calls, resident=199) == [((0,), (1,)), ((2,),)]
+    assert chained_on(calls, resident=1) == [((0,), (1,)), ((2,),)]
+
+
+def test_what_is_read_early_may_come_from_dispatches_before():
+    assert chained(in_one_layer([], [0], [0, 1], early=[2], reads_early=[0])) == [((0,),), ((1,), (2,))]
+
+
+def test_what_is_read_early_does_not_come_from_the_dispatch():
+    first, second, third = in_one_layer([], [0], [0, 1], early=[1, 2])
+    assert chained([first, second, third]) == [((0,), (1,), (2,))]
+    assert chained([first, second, replace(third, reads_early=frozenset({0}))]) == [((0,), (1,)), ((2,),)]
 
 
 def test_nothing_waits_beside_another_dispatch_of_its_level():
@@ -211,12 +235,16 @@ def run_with_parameters(model, arguments, compiled_module, device, times):
     return [np.array(loaded.main(*buffers).to_host()).view(np.uint16) for _ in range(times)]
 
 
-@pytest.mark.parametrize(("fusion", "phases"), [(Fusion.LAYER, [3]), (Fusion.CHAIN, [1, 2])])
-def test_fused_layers_give_the_same_bits_every_time(fusion, phases, monkeypatch):
+def let_products_read_early(monkeypatch, operand):
     gemm = OPS["gemm_fp8_blockscale"]
     monkeypatch.setitem(
-        OPS, gemm.name, replace(gemm, launch=lambda *call: replace(gemm.launch(*call), starts_early=True))
+        OPS, gemm.name, replace(gemm, launch=lambda *call: replace(gemm.launch(*call), reads_early=(operand,)))
     )
+
+
+@pytest.mark.parametrize(("fusion", "phases"), [(Fusion.LAYER, [3]), (Fusion.CHAIN, [1, 2])])
+def test_fused_layers_give_the_same_bits_every_time(fusion, phases, monkeypatch):
+    let_products_read_early(monkeypatch, "weight")
     model, arguments, kernels, apart = fused_module(Fusion.NONE)
     assert len(kernels) == 3
     _, _, kernels, together = fused_module(fusion)
@@ -227,6 +255,13 @@ def test_fused_layers_give_the_same_bits_every_time(fusion, phases, monkeypatch)
     assert expected.any()
     for given in run_with_parameters(model, arguments, together, device, 3):
         np.testing.assert_array_equal(given, expected)
+
+
+@pytest.mark.parametrize(("operand", "phases"), [("weight", [1, 2]), ("values", [1, 1, 1])])
+def test_what_the_level_before_makes_is_not_read_early(operand, phases, monkeypatch):
+    let_products_read_early(monkeypatch, operand)
+    _, _, kernels, _ = fused_module(Fusion.CHAIN)
+    assert sorted(len(kernel.composition.phases) for kernel in kernels) == phases
 
 
 def test_what_stands_between_two_calls_is_named():
