@@ -215,7 +215,9 @@ def block_scaled_tile(target: Target, rows: int, bands: int, columns: int) -> Sk
     least, the one is taken that keeps every workgroup resident; then few bands, to use more compute units, or at
     many rows many bands, to read the rows less often.
     """
-    parts = _parts(target, min(rows, MOST_ROWS))
+    # NVIDIA's registers hold the most parts only if it is known when compiling which rows these are.
+    most = MOST_ROWS if target.wave_size == 64 or rows == MOST_ROWS else MOST_ROWS // 2
+    parts = _parts(target, min(rows, most))
     blocks = -(-rows // (parts * part_rows(target)))
     steps = _steps(target, columns)
     few_rows, short = parts <= 2, steps <= 4

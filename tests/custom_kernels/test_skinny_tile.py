@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from predecode.custom_kernels import gemm_fp8_blockscale, linear_bf16
 from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.launch import Launch
-from predecode.custom_kernels.op import OPS
+from predecode.custom_kernels.launch_check import check_launch
+from predecode.custom_kernels.op import OPS, Call
 from predecode.custom_kernels.ptx_entry import GIVEN_SHARED_MEMORY
 from predecode.custom_kernels.skinny_tile import (
     SkinnyTile,
@@ -109,6 +110,19 @@ def test_glm_shapes_on_the_h200():
     assert split_tile(SM_90, 4, 128, 2048).workgroups(128) == (64, 1, 1)
     assert split_tile(SM_90, 4, 256, 2048).workgroups(256) == (128, 1, 1)
     assert float_split_tile(SM_90, 4, 256, 6144).workgroups(256) == (128, 1, 1)
+
+
+@pytest.mark.parametrize("rows", [33, 63, 64, 65, 128])
+def test_any_number_of_rows_fits_in_registers(rows):
+    """GLM-5.1's rank of 8: q_b, o_proj and a dense layer's down projection."""
+    for outputs, columns in ((2048, 2048), (6144, 2048), (6144, 1536)):
+        bands, groups = outputs // 16, columns // 128
+        values, scales = torch.empty(rows, columns, dtype=torch.float8_e4m3fn), torch.empty(groups, rows)
+        weight = torch.empty(bands, columns // 16, 16, 16, dtype=torch.float8_e4m3fn)
+        named = {"values": values, "scales": scales, "weight": weight, "weight_scales": torch.empty(16, groups)}
+        launch = OPS["gemm_fp8_blockscale"].launch_on(SM_90, Call(named, (torch.empty(rows, outputs),)))
+        composition = Composition.of(launch, 5)
+        check_launch(Toolchain().build(composition, SM_90), composition, SM_90)
 
 
 # By number of rows, so that one module holds them all. Steps: 5 (FP8 columns 1152), 3 (bfloat16 columns 352) a wave.

@@ -18,7 +18,7 @@ from tests.rivals.inputs import CachePools
 from tests.rivals.isolated import Sources, run_isolated
 from tests.rivals.kernels import FAMILIES
 from tests.rivals.layers import EAGER, TorchLayers, compiled_variants, free_memory, run_until
-from tests.rivals.libraries import first_line
+from tests.rivals.libraries import first_line, versions_in
 from tests.rivals.parameters import ArtifactLayers
 from tests.rivals.report import LayerResult, RivalError, RivalsReport
 from tests.rivals.table import renderables
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> RivalsReport:
     report = RivalsReport(manifest.model.name, options.context, name, {}, _METHOD)
 
     def save() -> None:
-        report.versions = _versions()
+        report.versions = _versions(options.libraries)
         if options.json:
             options.json.write_text(report.to_json())
 
@@ -130,9 +130,9 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _versions() -> dict[str, str]:
-    """Also of libraries from a folder, once that is in the path."""
-    found = {}
+def _versions(libraries: Path | None) -> dict[str, str]:
+    """What is installed, and what comes from the folder ``libraries``."""
+    found = versions_in(libraries) if libraries else {}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

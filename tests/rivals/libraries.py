@@ -1,6 +1,7 @@
 """The optional libraries, installed or from a folder that `tests.rivals.fetch` made."""
 
 import importlib
+import importlib.metadata
 import sys
 import tempfile
 import zipfile
@@ -14,6 +15,12 @@ from tests.rivals.report import RivalError
 OPS_ARCHIVE = "sgl_kernel_libraries.zip"
 FLASH_MLA_LIBRARY = "sgl_kernel/flashmla_ops.abi3.so"
 COMMON_LIBRARY = "sgl_kernel/sm90/common_ops.abi3.so"
+
+
+def versions_in(folder: Path) -> dict[str, str]:
+    """Versions of the packages in ``folder``, by name."""
+    found = importlib.metadata.distributions(path=[str(file) for file in sorted(folder.iterdir())])
+    return {distribution.name: distribution.version for distribution in found}
 
 
 class Libraries:
