@@ -8,6 +8,10 @@
 // The copy engine and `wgmma` see what this thread wrote to workgroup memory before.
 DEVICE void publish_to_engines() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// Where `memory` lies in the workgroup's own memory, in units of 16 bytes, as `wgmma` is told. In a cluster an address
+// also says whose memory it is, in its upper bits.
+DEVICE uint64 place_for_engines(const void *memory) { return shared_address(memory) % (1 << 18) / 16; }
+
 // Whether the copies into a piece of workgroup memory have arrived, one after the other. One thread starts it before
 // anybody uses it (and publishes that), and ends it before the memory serves for something else.
 struct Arrival {

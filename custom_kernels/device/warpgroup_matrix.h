@@ -127,7 +127,7 @@ template <int N> DEVICE void multiply_rows(const LeftRows &left, const RightRows
     for (int half = 0; half < 2; ++half) halves[tile][half] = to_float16x4(left[tile][half]);
   // Eight rows' 16 bytes of columns are a piece of 128 bytes. The unit is told, in units of 16 bytes, where the first
   // piece lies, how far apart the pieces of the two halves are, and those of the next eight rows.
-  uint64 pieces = uint64(shared_address(&right) / 16) | uint64(N) << 16 | uint64(8) << 32;
+  uint64 pieces = place_for_engines(&right) | uint64(N) << 16 | uint64(8) << 32;
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
   for (int tile = 0; tile < COLUMN_TILES; ++tile)
