@@ -9,7 +9,8 @@ from predecode.pipelines.quantities import format_bytes, format_seconds
 from predecode.pipelines.timeline_style import STYLE
 
 _STYLE = """
-.bars td { border: 0; padding: 3px 10px; } .bars td.plot { width: 55%; }
+.bars td { border: 0; padding: 3px 10px; } .bars td.plot { width: 34%; }
+.bars td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 16em; }
 .bar { position: relative; height: 15px; background: var(--track); border-radius: 3px; }
 .bar i { position: absolute; left: 0; top: 0; height: 15px; border-radius: 3px; min-width: 1px; }
 .bar i.floor { background: var(--ink); opacity: .55; height: 5px; top: 5px; }
@@ -105,7 +106,7 @@ def _bar(report: BenchReport, group: DispatchGroup, longest: float) -> str:
     measured = group.count * group.seconds if group.seconds is not None else 0.0
     share = f"{group.bytes / group.seconds / report.bandwidth:.0%}" if group.seconds else "–"
     return (
-        f"<tr><td><code>{escape(name)}</code></td>"
+        f"<tr><td><code>{escape(name).replace('+', '+<wbr>')}</code></td>"
         f'<td class="right number">{group.count} × {format_seconds(group.seconds)}</td>'
         f'<td class="right number">{"~" if group.expected_bytes else ""}{format_bytes(round(group.bytes))}</td>'
         f'<td class="right number">{share}</td><td class="plot"><div class="bar">'

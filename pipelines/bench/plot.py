@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 900, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 190, 16, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 190, 36, 44
 _COLOURS = 4
 
 
@@ -79,5 +79,5 @@ def _axes(ticks_x: Sequence[float], top: float, x_label: str, y_label: str) -> s
         parts.append(f'<text {place} text-anchor="middle">{tick:g}</text>')
     middle = _LEFT + (_WIDTH - _LEFT - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text x="4" y="{_TOP - 2}">{escape(y_label)}</text>')
+    parts.append(f'<text x="4" y="{_TOP - 20}">{escape(y_label)}</text>')
     return "".join(parts)
