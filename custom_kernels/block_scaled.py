@@ -15,9 +15,7 @@ from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivati
 
 def require_block_scales(consumer: str, weight: BlockScaledWeight) -> int:
     """K of a tiled ``weight`` [..., N/16, K/16, 16, 16], a multiple of 128; its scales must fit."""
-    require_layout(
-        consumer, "weight", weight.layout, TILED_16X16, "pack it with TILED_16X16.pack when it is loaded"
-    )
+    require_layout(consumer, "weight", weight.layout, TILED_16X16, "pack it with TILED_16X16.pack when it is loaded")
     *batch, bands, tiles, tile_rows, tile_columns = weight.values.shape
     rows, columns = bands * TILE, tiles * TILE
     scales = [*batch, -(-rows // GROUP), columns // GROUP]
@@ -31,9 +29,7 @@ def require_block_scales(consumer: str, weight: BlockScaledWeight) -> int:
     return columns
 
 
-def require_quantized_rows(
-    consumer: str, x: QuantizedActivation, rows: int | None, weight: BlockScaledWeight
-) -> None:
+def require_quantized_rows(consumer: str, x: QuantizedActivation, rows: int | None, weight: BlockScaledWeight) -> None:
     """Refuse ``x`` unless it is [rows, K] in the dtype of ``weight``, K being the weight's.
 
     Its scales must be group-major. ``rows`` is None where any number will do.
@@ -58,13 +54,10 @@ def require_quantized_rows(
 def require_expert_ids(consumer: str, expert_ids: torch.Tensor, weight: BlockScaledWeight) -> tuple[int, int]:
     """(T, k) of the router's int32 ``expert_ids`` [T, k]; ``weight`` must have a leading axis of experts."""
     if expert_ids.dim() != 2 or expert_ids.dtype != torch.int32:
-        raise TypeError(
-            f"{consumer}: expert ids are {expert_ids.dtype}{list(expert_ids.shape)}, expected int32 [T, k]"
-        )
+        raise TypeError(f"{consumer}: expert ids are {expert_ids.dtype}{list(expert_ids.shape)}, expected int32 [T, k]")
     if weight.values.dim() != 5:
         raise ValueError(
-            f"{consumer}: weight values {list(weight.values.shape)} have no experts; expected "
-            "[E, N/16, K/16, 16, 16]"
+            f"{consumer}: weight values {list(weight.values.shape)} have no experts; expected [E, N/16, K/16, 16, 16]"
         )
     rows, experts_per_row = expert_ids.shape
     return rows, experts_per_row

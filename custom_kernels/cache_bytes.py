@@ -55,9 +55,7 @@ def scale_byte_offsets(page: IndexerPage, tokens: torch.Tensor, itemsize: int) -
     return page.scale_offset(tokens[:, None], itemsize) + torch.arange(4, device=tokens.device)
 
 
-def write_bytes(
-    cache: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, data: torch.Tensor
-) -> torch.Tensor:
+def write_bytes(cache: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
     """The cache after each row has stored its ``data`` int8 [T, n] at ``positions`` int64 [T, n] of the pool.
 
     ``cache`` int8 [pages, page bytes]; ``slots`` int64 [T], where a row with slot -1 stores nothing (its

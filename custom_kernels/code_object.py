@@ -56,9 +56,7 @@ def _read_hsaco(code: CodeObject) -> dict[str, Kernel]:
         metadata = msgpack.unpackb(notes[0]["n_descdata"])
         return {k[".name"]: _hsaco_kernel(k, arch, _machine_code(elf, k[".name"])) for k in metadata["amdhsa.kernels"]}
     except (ELFError, IndexError, ValueError) as error:
-        raise PredecodeError(
-            f"{code.source}: not an AMD code object ({error}); rebuild the kernel"
-        ) from error
+        raise PredecodeError(f"{code.source}: not an AMD code object ({error}); rebuild the kernel") from error
 
 
 def _machine_code(elf: ELFFile, symbol: str) -> bytes:
@@ -71,8 +69,7 @@ def _machine_code(elf: ELFFile, symbol: str) -> bytes:
 def _hsaco_kernel(entry: dict, arch: str, machine_code: bytes) -> Kernel:
     kinds = {"global_buffer": "pointer", "by_value": "value"}
     arguments = tuple(
-        KernelArgument(kinds.get(a[".value_kind"], a[".value_kind"]), a[".size"])
-        for a in entry.get(".args", ())
+        KernelArgument(kinds.get(a[".value_kind"], a[".value_kind"]), a[".size"]) for a in entry.get(".args", ())
     )
     resources = KernelResources(
         vector_registers=entry[".vgpr_count"],

@@ -124,9 +124,7 @@ def _calls(
             yield f"  else if (index < {first}) return;"
 
 
-def _call(
-    part: Part, name: str, workgroup: str, constants: Iterator[str], earlier: str = NO_EARLIER_PHASE
-) -> str:
+def _call(part: Part, name: str, workgroup: str, constants: Iterator[str], earlier: str = NO_EARLIER_PHASE) -> str:
     offsets = part.offsets or (0,) * len(part.pointers)
     arguments = [f"Buffer{{(uint8 *)p{i} + {offset}}}" for i, offset in zip(part.pointers, offsets, strict=True)]
     arguments += [next(constants) for _ in part.launch.constants]

@@ -49,9 +49,7 @@ class Launch:
     @property
     def linked_symbol(self) -> str:
         """Symbol of a CPU kernel: all of a module's objects are linked into one, so variants must not share it."""
-        return "_".join([self.symbol, *(f"{name}_{value}" for name, value in self.defines)]).replace(
-            "-", "minus_"
-        )
+        return "_".join([self.symbol, *(f"{name}_{value}" for name, value in self.defines)]).replace("-", "minus_")
 
     @property
     def source_path(self) -> Path:

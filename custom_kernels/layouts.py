@@ -82,9 +82,7 @@ class Tiled16x16:
             raise LayoutError(
                 f"a {rows} x {columns} matrix cannot be {self.name}: both must be multiples of {TILE}; pad it"
             )
-        return (
-            matrix.reshape(*batch, rows // TILE, TILE, columns // TILE, TILE).transpose(-3, -2).contiguous()
-        )
+        return matrix.reshape(*batch, rows // TILE, TILE, columns // TILE, TILE).transpose(-3, -2).contiguous()
 
     def unpack(self, stored: torch.Tensor) -> torch.Tensor:
         """[..., rows/16, columns/16, 16, 16] -> [..., rows, columns]."""
@@ -174,6 +172,4 @@ INDEXER_PAGES = {page.name: page for page in (PLAIN_PAGE, PRESHUFFLED_PAGE)}
 def require_layout(consumer: str, argument: str, given, expected, remedy: str) -> None:
     """Refuse ``argument`` of ``consumer`` unless it lies as ``expected``; the message names both layouts."""
     if given != expected:
-        raise LayoutError(
-            f"{consumer} reads {argument} as {expected.name}, but it was given {given.name}; {remedy}"
-        )
+        raise LayoutError(f"{consumer} reads {argument} as {expected.name}, but it was given {given.name}; {remedy}")

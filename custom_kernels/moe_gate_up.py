@@ -121,6 +121,4 @@ def moe_gate_up(
             f"moe_gate_up: weight of {weight.values.shape[1]} bands of 16 rows; expected an even number, half of them "
             "the gate's"
         )
-    return torch.ops.predecode.moe_gate_up(
-        x.values, x.scales, expert_ids, weight.values, weight.scales, shared_experts
-    )
+    return torch.ops.predecode.moe_gate_up(x.values, x.scales, expert_ids, weight.values, weight.scales, shared_experts)

@@ -11,8 +11,7 @@ def require_tensor(
 ) -> None:
     """Refuse ``tensor`` unless it has ``dtype`` and ``shape``; a string in ``shape`` names a free size."""
     fits = len(tensor.shape) == len(shape) and all(
-        isinstance(expected, str) or size == expected
-        for size, expected in zip(tensor.shape, shape, strict=True)
+        isinstance(expected, str) or size == expected for size, expected in zip(tensor.shape, shape, strict=True)
     )
     if tensor.dtype != dtype or not fits:
         raise ValueError(

@@ -34,8 +34,7 @@ def _fake(x, weight, epsilon, element_format):
 
 
 OP = define_op(
-    "rms_norm_group_quant(Tensor x, Tensor weight, float epsilon, str element_format) -> "
-    "(Tensor, Tensor, Tensor)",
+    "rms_norm_group_quant(Tensor x, Tensor weight, float epsilon, str element_format) -> (Tensor, Tensor, Tensor)",
     reference,
     _fake,
     launch=norm_launch("rms_norm_group_quant", "x", "weight"),

@@ -18,9 +18,7 @@ def rope_define(rope_layout: str) -> tuple[str, int]:
 def require_rope_layout(consumer: str, rope_layout: str) -> None:
     """Refuse a pairing that is not known."""
     if rope_layout not in (INTERLEAVED, HALVES):
-        raise ValueError(
-            f'{consumer}: rope layout {rope_layout!r} is not known; use "{INTERLEAVED}" or "{HALVES}"'
-        )
+        raise ValueError(f'{consumer}: rope layout {rope_layout!r} is not known; use "{INTERLEAVED}" or "{HALVES}"')
 
 
 def require_rope_rows(
@@ -34,8 +32,7 @@ def require_rope_rows(
         )
     if positions.dtype != torch.int64 or list(positions.shape) != [rows]:
         raise ValueError(
-            f"{consumer}: positions {positions.dtype}{list(positions.shape)}; expected int64 [{rows}], "
-            "one per row"
+            f"{consumer}: positions {positions.dtype}{list(positions.shape)}; expected int64 [{rows}], one per row"
         )
 
 

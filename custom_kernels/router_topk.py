@@ -35,9 +35,7 @@ def reference(
     rows, experts = logits.shape
     scores = torch.sigmoid(logits)
     # A NaN ranks last, so that every id is an expert; its weight stays NaN.
-    keys = torch.nan_to_num(
-        scores + correction_bias, nan=float("-inf"), posinf=float("inf"), neginf=float("-inf")
-    )
+    keys = torch.nan_to_num(scores + correction_bias, nan=float("-inf"), posinf=float("inf"), neginf=float("-inf"))
     if groups > 1:
         grouped = keys.reshape(rows, groups, experts // groups)
         best_two = torch.where(_rank(grouped) < 2, grouped, 0.0).sum(-1)
@@ -113,14 +111,8 @@ def router_topk(
             f"router_topk: logits are {logits.dtype} and correction_bias {correction_bias.dtype}, expected float32"
         )
     if tuple(correction_bias.shape) != (experts,):
-        raise ValueError(
-            f"router_topk: correction_bias is {list(correction_bias.shape)}, expected [{experts}]"
-        )
-    if (
-        experts % groups
-        or not 1 <= topk_groups <= groups
-        or not 1 <= topk <= topk_groups * (experts // groups)
-    ):
+        raise ValueError(f"router_topk: correction_bias is {list(correction_bias.shape)}, expected [{experts}]")
+    if experts % groups or not 1 <= topk_groups <= groups or not 1 <= topk <= topk_groups * (experts // groups):
         raise ValueError(
             f"router_topk: {topk} of {experts} experts from {topk_groups} of {groups} groups cannot be chosen"
         )

@@ -58,8 +58,7 @@ class ModelConfig:
     def __post_init__(self):
         if self.model_type not in ARCHITECTURES:
             raise PredecodeError(
-                f"model_type {self.model_type!r} is not supported: expected one of "
-                f"{', '.join(sorted(ARCHITECTURES))}"
+                f"model_type {self.model_type!r} is not supported: expected one of {', '.join(sorted(ARCHITECTURES))}"
             )
         _check_sizes(self)
         _check_layers(self)
@@ -101,13 +100,9 @@ class ModelConfig:
     def require_layers(self, layers: tuple[int, ...]) -> None:
         """Refuse an empty, unordered or out-of-range choice of layers."""
         if not layers or list(layers) != sorted(set(layers)):
-            raise PredecodeError(
-                f"layers {list(layers)}: expected one or more layer numbers in ascending order"
-            )
+            raise PredecodeError(f"layers {list(layers)}: expected one or more layer numbers in ascending order")
         if layers[0] < 0 or layers[-1] >= self.num_hidden_layers:
-            raise PredecodeError(
-                f"layers {list(layers)}: the model has layers 0 to {self.num_hidden_layers - 1}"
-            )
+            raise PredecodeError(f"layers {list(layers)}: the model has layers 0 to {self.num_hidden_layers - 1}")
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that `from_json` reads back to an equal config."""
@@ -140,9 +135,7 @@ class ModelConfig:
 
 def _check_sizes(config: ModelConfig) -> None:
     if config.qk_rope_head_dim != ROPE_DIM:
-        raise PredecodeError(
-            f"config: qk_rope_head_dim = {config.qk_rope_head_dim} is not supported, only {ROPE_DIM}"
-        )
+        raise PredecodeError(f"config: qk_rope_head_dim = {config.qk_rope_head_dim} is not supported, only {ROPE_DIM}")
     if config.index_head_dim != INDEXER_HEAD_DIM:
         raise PredecodeError(
             f"config: index_head_dim = {config.index_head_dim} is not supported, only {INDEXER_HEAD_DIM}"
@@ -162,9 +155,7 @@ def _check_sizes(config: ModelConfig) -> None:
         for name in names:
             value = getattr(config, name)
             if value <= 0 or value % multiple:
-                raise PredecodeError(
-                    f"config: {name} = {value} is not supported, it must be a multiple of {multiple}"
-                )
+                raise PredecodeError(f"config: {name} = {value} is not supported, it must be a multiple of {multiple}")
 
 
 def _check_layers(config: ModelConfig) -> None:
@@ -172,8 +163,7 @@ def _check_layers(config: ModelConfig) -> None:
         types = getattr(config, name)
         if len(types) != config.num_hidden_layers:
             raise PredecodeError(
-                f"config: {name} names {len(types)} layers, but num_hidden_layers is "
-                f"{config.num_hidden_layers}"
+                f"config: {name} names {len(types)} layers, but num_hidden_layers is {config.num_hidden_layers}"
             )
         unknown = sorted({str(kind) for kind in types} - set(allowed))
         if unknown:
@@ -187,9 +177,7 @@ def _check_experts(config: ModelConfig) -> None:
     if experts % groups:
         raise PredecodeError(f"config: n_routed_experts = {experts} does not divide into n_group = {groups}")
     if groups > 1 and experts // groups < 2:
-        raise PredecodeError(
-            f"config: n_group = {groups} leaves fewer than two of {experts} experts in a group"
-        )
+        raise PredecodeError(f"config: n_group = {groups} leaves fewer than two of {experts} experts in a group")
     if config.topk_group > groups:
         raise PredecodeError(f"config: topk_group = {config.topk_group} is more than n_group = {groups}")
     reachable = config.topk_group * (experts // groups)

@@ -88,14 +88,12 @@ def _architecture(data: Mapping[str, Any]) -> str:
     model_type = data.get("model_type")
     if model_type not in ARCHITECTURES:
         raise PredecodeError(
-            f"config: model_type {model_type!r} is not supported, expected one of "
-            f"{', '.join(sorted(ARCHITECTURES))}"
+            f"config: model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
         )
     expected = [ARCHITECTURES[model_type]]
     if data.get("architectures") not in (None, expected):
         raise PredecodeError(
-            f"config: architectures = {data['architectures']!r} is not supported for {model_type}, "
-            f"only {expected}"
+            f"config: architectures = {data['architectures']!r} is not supported for {model_type}, only {expected}"
         )
     return model_type
 
@@ -108,8 +106,7 @@ def _check_quantization(quantization: Any) -> None:
     for key, only in (("quant_method", "fp8"), ("weight_block_size", [GROUP, GROUP])):
         if quantization.get(key) != only:
             raise PredecodeError(
-                f"config: quantization_config.{key} = {quantization.get(key)!r} is not supported, "
-                f"only {only!r}"
+                f"config: quantization_config.{key} = {quantization.get(key)!r} is not supported, only {only!r}"
             )
     if quantization.get("activation_scheme", "dynamic") != "dynamic":
         raise PredecodeError(
@@ -177,6 +174,4 @@ def _indexer_types(data: Mapping[str, Any], layers: int) -> tuple[str, ...]:
     frequency = _integer(data, "index_topk_freq")
     given_offset = data.get("index_skip_topk_offset") is not None
     offset = _whole_number(data, "index_skip_topk_offset") if given_offset else DEFAULT_SKIP_OFFSET
-    return tuple(
-        "full" if max(layer - offset + 1, 0) % frequency == 0 else "shared" for layer in range(layers)
-    )
+    return tuple("full" if max(layer - offset + 1, 0) % frequency == 0 else "shared" for layer in range(layers))

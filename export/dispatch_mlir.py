@@ -56,9 +56,7 @@ def extern_dispatch(
     returns = ", ".join(f"%result#{i}" for i in range(len(returned)))
     places = {entry: len(arguments) + i for i, entry in enumerate(loaded)}
     operands = (*operands, *(entry.type for entry in loaded))
-    loads = "\n  ".join(
-        f'%arg{i} = util.global.load @"{entry.name}" : {entry.type}' for entry, i in places.items()
-    )
+    loads = "\n  ".join(f'%arg{i} = util.global.load @"{entry.name}" : {entry.type}' for entry, i in places.items())
     results = (*results, *([scratch] if scratch else []))
     stores = []
     for entry in loaded:
@@ -75,9 +73,7 @@ def extern_dispatch(
     bindings += ["#hal.pipeline.binding<storage_buffer>"] * (len(results) - len(tied))
     tied_operands = [f"{len(constants) + tied[i] if i in tied else -1} : index" for i in range(len(results))]
     counts = ", ".join(f"%count{axis}" for axis in range(3))
-    scalars = ", ".join(
-        [f"%constant{i}" for i in range(len(constants))] + [f"%arg{i}" for i in range(len(operands))]
-    )
+    scalars = ", ".join([f"%constant{i}" for i in range(len(constants))] + [f"%arg{i}" for i in range(len(operands))])
     types = ", ".join(["i32"] * len(constants) + list(operands))
     newline = "\n  "
     asked = code.requested_shared_bytes

@@ -102,9 +102,7 @@ class DispatchedCalls:
             callee = {"callee": ir.FlatSymbolRefAttr.get(function)}
             called = ir.Operation.create("util.call", types, operands, callee)
             for old, new in zip(self.results, called.results, strict=True):
-                old.replace_all_uses_with(
-                    ir.Operation.create("torch_c.from_builtin_tensor", [old.type], [new]).result
-                )
+                old.replace_all_uses_with(ir.Operation.create("torch_c.from_builtin_tensor", [old.type], [new]).result)
         for call in reversed(self.calls):
             call.operation.erase()
 

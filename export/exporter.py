@@ -48,9 +48,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
     shard = Shard(options.tensor_parallel, options.rank)
     geometry = Geometry(options.context_of(model.config.max_position_embeddings), options.pages)
     target = options.chip
-    segments = build_segments(
-        model.config, options.layers, shard, options.reduction, target.element_format, geometry
-    )
+    segments = build_segments(model.config, options.layers, shard, options.reduction, target.element_format, geometry)
     toolchain = Toolchain((str(options.clang),)) if options.clang else Toolchain()
     with ArtifactWriter(output) as writer:
         injection, compiled = _compile(segments, options, _spans(model, shard, geometry, options), toolchain, progress)
@@ -68,9 +66,7 @@ def export_artifact(options: ExportOptions, output: Path, progress: Progress) ->
             geometry.max_context,
             lambda name, done, total: progress("writing parameters", done, total),
         )
-        writer.finish(
-            _manifest(options, model, geometry, toolchain, injection.kernels, entry_points, golden, probe)
-        )
+        writer.finish(_manifest(options, model, geometry, toolchain, injection.kernels, entry_points, golden, probe))
     return Artifact.open(output, hashes=False)
 
 
@@ -81,9 +77,7 @@ def entry_point_name(segment: Segment, rows: int) -> str:
 
 def _spans(model: ModelSource, shard: Shard, geometry: Geometry, options: ExportOptions) -> dict[str, Span]:
     element_format = options.chip.element_format
-    return parameter_spans(
-        model.weights, model.config, options.layers, shard, element_format, geometry.max_context
-    )
+    return parameter_spans(model.weights, model.config, options.layers, shard, element_format, geometry.max_context)
 
 
 def _compile(
@@ -208,8 +202,7 @@ def _manifest(
             max_context=geometry.max_context,
             block_table_width=geometry.block_table_width,
         ),
-        tools={name: importlib.metadata.version(name) for name in _TOOLS}
-        | toolchain.versions(target),
+        tools={name: importlib.metadata.version(name) for name in _TOOLS} | toolchain.versions(target),
         module=MODULE_FILE,
         parameters=records.Parameters(PARAMETER_FILE, PARAMETER_SCOPE),
         kernels=tuple(_kernel_record(kernel, target) for kernel in kernels),

@@ -175,9 +175,7 @@ class FusedCalls(DispatchedCalls):
         operands = tuple(builtin_type(value) for value in self.operands)
         results = tuple(builtin_type(value) for value in self.results)
         scratch = f"tensor<{max(self._scratch_bytes, 1)}xi8>"
-        return extern_dispatch(
-            self.composition, self.target, code, operands, results, self.tied, self._loaded, scratch
-        )
+        return extern_dispatch(self.composition, self.target, code, operands, results, self.tied, self._loaded, scratch)
 
     def globals(self) -> dict[str, str]:
         """What workgroups wait by, and the archive's entries for whole layers."""

@@ -47,9 +47,7 @@ class ExportOptions:
         if self.max_context is not None and self.max_context < 1:
             raise PredecodeError(f"max context {self.max_context}: expected 1 token or more")
         if self.pages < 1:
-            raise PredecodeError(
-                f"pages {self.pages}: expected a pool of 1 page ({PAGE_TOKENS} tokens) or more"
-            )
+            raise PredecodeError(f"pages {self.pages}: expected a pool of 1 page ({PAGE_TOKENS} tokens) or more")
         if self.reduce not in (None, *REDUCE_CHOICES):
             raise PredecodeError(f"reduce {self.reduce!r}: expected one of {', '.join(REDUCE_CHOICES)}")
         if self.schedule not in SCHEDULE_CHOICES:
@@ -61,9 +59,7 @@ class ExportOptions:
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise PredecodeError(f"layers {self.layers}: expected layer indices from 0, such as 0,3")
         if self.clang is not None and not self.clang.is_file():
-            raise PredecodeError(
-                f"clang {self.clang} does not exist; give the path of a clang with AMDGPU support"
-            )
+            raise PredecodeError(f"clang {self.clang} does not exist; give the path of a clang with AMDGPU support")
 
     @property
     def chip(self) -> Target:

@@ -147,7 +147,5 @@ PRESETS = {
 def preset(name: str) -> ModelConfig:
     """The preset called ``name``."""
     if name not in PRESETS:
-        raise PredecodeError(
-            f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}, or a checkpoint folder"
-        )
+        raise PredecodeError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}, or a checkpoint folder")
     return PRESETS[name]

@@ -70,9 +70,7 @@ def rope_parameters_from_json(data: Mapping[str, Any]) -> RopeParameters:
     if rope_type == "default":
         return RopeParameters(rope_type, _positive("rope_theta", theta))
     if given.get("original_max_position_embeddings") is None or given.get("factor") is None:
-        raise PredecodeError(
-            "config: yarn needs rope_parameters.factor and .original_max_position_embeddings"
-        )
+        raise PredecodeError("config: yarn needs rope_parameters.factor and .original_max_position_embeddings")
     optional = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
     return RopeParameters(
         rope_type,

@@ -28,9 +28,7 @@ class Program:
 def describe_call(op: Op, arguments: Sequence, results) -> Call:
     """The `Call` of ``op`` on positional ``arguments`` in schema order."""
     names = [argument.name for argument in op.overload._schema.arguments]
-    return Call(
-        dict(zip(names, arguments, strict=True)), results if isinstance(results, tuple) else (results,)
-    )
+    return Call(dict(zip(names, arguments, strict=True)), results if isinstance(results, tuple) else (results,))
 
 
 def trace(programs: Sequence[Program], target: Target, on_program: Callable[[str], None]) -> ir.Operation:

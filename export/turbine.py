@@ -7,11 +7,7 @@ def _restore_isinstance() -> None:
     """Give MLIR's Python classes back the static ``isinstance`` that iree-turbine 3.9 calls on them."""
     for name in dir(ir):
         cls = getattr(ir, name)
-        if (
-            isinstance(cls, type)
-            and issubclass(cls, (ir.Type, ir.Attribute))
-            and not hasattr(cls, "isinstance")
-        ):
+        if isinstance(cls, type) and issubclass(cls, (ir.Type, ir.Attribute)) and not hasattr(cls, "isinstance"):
             cls.isinstance = staticmethod(lambda value, cls=cls: isinstance(value, cls))
 
 

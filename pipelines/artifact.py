@@ -93,9 +93,7 @@ def _refuse_other_content(output: Path) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise ArtifactError(
-            f"{output} is a file, expected a new folder or an artifact to replace; choose another"
-        )
+        raise ArtifactError(f"{output} is a file, expected a new folder or an artifact to replace; choose another")
     if any(output.iterdir()) and not (output / MANIFEST_FILE).is_file():
         raise ArtifactError(
             f"{output} holds files but no {MANIFEST_FILE}, so it is no artifact and is left alone; choose "
@@ -138,9 +136,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{folder} does not exist; give the folder that `predecode export -o` wrote")
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise ArtifactError(
-            f"{folder} is no artifact: it has no {MANIFEST_FILE}; give what `predecode export` wrote"
-        )
+        raise ArtifactError(f"{folder} is no artifact: it has no {MANIFEST_FILE}; give what `predecode export` wrote")
     try:
         return Manifest.from_json(path.read_text(encoding="utf-8"))
     except (RecordError, UnicodeDecodeError) as error:
@@ -151,9 +147,7 @@ def _check_runtime(folder: Path, manifest: Manifest) -> None:
     compiled = manifest.tools.get(COMPILER_PACKAGE)
     installed = importlib.metadata.version(RUNTIME_PACKAGE)
     if compiled is None:
-        raise ArtifactError(
-            f"{folder}: tools does not name {COMPILER_PACKAGE}, so its runtime cannot be checked"
-        )
+        raise ArtifactError(f"{folder}: tools does not name {COMPILER_PACKAGE}, so its runtime cannot be checked")
     if compiled != installed:
         raise ArtifactError(
             f"{folder} was compiled by {COMPILER_PACKAGE} {compiled}, but {RUNTIME_PACKAGE} {installed} is "
@@ -164,17 +158,12 @@ def _check_runtime(folder: Path, manifest: Manifest) -> None:
 def _check_file(folder: Path, name: str, record: FileRecord) -> None:
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ArtifactError(
-            f"{folder}: the manifest lists {name!r}, which is outside the artifact; export again"
-        )
+        raise ArtifactError(f"{folder}: the manifest lists {name!r}, which is outside the artifact; export again")
     if not path.is_file():
-        raise ArtifactError(
-            f"{path} is missing, the manifest lists {record.bytes} bytes; copy it or export again"
-        )
+        raise ArtifactError(f"{path} is missing, the manifest lists {record.bytes} bytes; copy it or export again")
     if path.stat().st_size != record.bytes:
         raise ArtifactError(
-            f"{path} has {path.stat().st_size} bytes, the manifest says {record.bytes}; copy it again or "
-            "export again"
+            f"{path} has {path.stat().st_size} bytes, the manifest says {record.bytes}; copy it again or export again"
         )
 
 

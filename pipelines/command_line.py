@@ -48,9 +48,7 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, or a checkpoint folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the artifact goes.")],
     target: Annotated[str, typer.Option(help="cpu, gfx942, gfx950 or sm_90.")] = "cpu",
-    layers: Annotated[
-        str | None, typer.Option(help="Layer numbers such as 0,3; default: the whole step.")
-    ] = None,
+    layers: Annotated[str | None, typer.Option(help="Layer numbers such as 0,3; default: the whole step.")] = None,
     rows: Annotated[str, typer.Option(help="Row counts to compile for.")] = "1,4,16,64",
     max_context: Annotated[
         int | None, typer.Option(help="Tokens of the longest sequence; default: 8192, or all the model has.")
@@ -112,9 +110,7 @@ def run(
         print(report.to_json())
         return
     milliseconds = [1e3 * seconds for seconds in report.seconds]
-    print(
-        f"{report.model} for {report.target} on {report.device}: {report.steps} steps of {report.rows} rows"
-    )
+    print(f"{report.model} for {report.target} on {report.device}: {report.steps} steps of {report.rows} rows")
     later = milliseconds[1:] or milliseconds
     print(f"first step {milliseconds[0]:.3f} ms, then median {statistics.median(later):.3f} ms")
     for row in range(report.rows if report.tokens else 0):
@@ -127,9 +123,7 @@ def run(
 def compare(
     folder: Folder,
     device: Device = None,
-    golden: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instead of the artifact's own golden.")
-    ] = None,
+    golden: Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the artifact's own golden.")] = None,
     json: Json = False,
 ) -> None:
     """Run an artifact's golden steps and compare every result: exit code 0 within tolerance, 1 outside."""
@@ -293,8 +287,7 @@ def _load_exporter():
         if (error.name or "").split(".")[0] == "predecode":
             raise
         raise PredecodeError(
-            f"exporting needs the package {error.name!r}, which is not installed; pip install "
-            "'predecode[export]'"
+            f"exporting needs the package {error.name!r}, which is not installed; pip install 'predecode[export]'"
         ) from None
     return export_artifact, ExportOptions
 
@@ -303,9 +296,7 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise PredecodeError(
-            f"{option} {text!r}: expected whole numbers separated by commas, such as 1,4"
-        ) from None
+        raise PredecodeError(f"{option} {text!r}: expected whole numbers separated by commas, such as 1,4") from None
 
 
 def _tolerance_text(tolerance: Tolerance) -> str:

@@ -99,9 +99,7 @@ def _create(target: TargetRecord, uri: str) -> rt.HalDevice:
 def _check_cpu(target: TargetRecord) -> None:
     machine = platform.machine()
     if machine != target.arch:
-        raise DeviceError(
-            f"the artifact was compiled for {target.arch}, this machine is {machine}; export it here"
-        )
+        raise DeviceError(f"the artifact was compiled for {target.arch}, this machine is {machine}; export it here")
     information = Path("/proc/cpuinfo")
     if not information.exists():
         return

@@ -134,9 +134,7 @@ def _entry_json(manifest: Manifest, entry: EntryPoint, measurement: Measurement 
                 "waves": waves(manifest, dispatch),
                 "rounds": rounds(manifest, dispatch),
             }
-            for dispatch, layer, level in zip(
-                audit.dispatches, layers_of_dispatches(audit), audit.levels, strict=True
-            )
+            for dispatch, layer, level in zip(audit.dispatches, layers_of_dispatches(audit), audit.levels, strict=True)
         ],
         "levels": max(audit.levels, default=0),
         "copies": audit.copies,

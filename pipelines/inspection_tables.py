@@ -41,10 +41,7 @@ def tables(manifest: Manifest, measured: Mapping[str, Measurement]) -> Iterator[
     target = manifest.target
     yield Group(
         Text(describe_model(manifest), style="bold"),
-        Text(
-            f"{target.name} ({target.arch}, {target.device}), {target.element_format}; "
-            f"{describe_geometry(manifest)}"
-        ),
+        Text(f"{target.name} ({target.arch}, {target.device}), {target.element_format}; {describe_geometry(manifest)}"),
         Text(", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items())), style="dim"),
         Text(),
     )

@@ -267,24 +267,18 @@ class Manifest:
                 raise RecordError(f"{entry.name}.rows is {entry.rows}, expected at least 1")
             for spec in (*entry.arguments, *entry.results):
                 if spec.role not in ROLES:
-                    raise RecordError(
-                        f"{entry.name}: {spec.name} has role {spec.role!r}, expected one of {ROLES}"
-                    )
+                    raise RecordError(f"{entry.name}: {spec.name} has role {spec.role!r}, expected one of {ROLES}")
             arguments = {spec.name: spec for spec in entry.arguments}
             for spec in entry.results:
                 source = arguments.get(spec.in_place) if spec.in_place else None
-                if spec.in_place and (
-                    source is None or (source.shape, source.dtype) != (spec.shape, spec.dtype)
-                ):
+                if spec.in_place and (source is None or (source.shape, source.dtype) != (spec.shape, spec.dtype)):
                     raise RecordError(
                         f"{entry.name}: result {spec.name} is said to reuse {spec.in_place!r}, which is no "
                         "argument of the same shape and dtype"
                     )
             for index, dispatch in enumerate(entry.audit.dispatches):
                 if dispatch.kind not in KINDS:
-                    raise RecordError(
-                        f"{entry.name}: {dispatch.name} has kind {dispatch.kind!r}, expected {KINDS}"
-                    )
+                    raise RecordError(f"{entry.name}: {dispatch.name} has kind {dispatch.kind!r}, expected {KINDS}")
                 if not all(0 <= before < index for before in dispatch.after):
                     raise RecordError(
                         f"{entry.name}: dispatch {index} ({dispatch.name}) is said to come after "

@@ -65,9 +65,7 @@ def longest_context(manifest: Manifest, rows: int) -> int:
     return max(1, min(geometry.max_context, geometry.pages // rows * geometry.page_tokens))
 
 
-def _by_entry_point(
-    manifest: Manifest, rows: int, context: int, records: Sequence
-) -> Mapping[str, Measurement]:
+def _by_entry_point(manifest: Manifest, rows: int, context: int, records: Sequence) -> Mapping[str, Measurement]:
     segments = manifest.segments(rows)
     listed = sum(len(segment.audit.dispatches) for segment in segments)
     if listed != len(records):

@@ -88,9 +88,7 @@ def _as_array(name: str, value, spec: TensorSpec, wait: Callable[[], None]) -> "
             raise StepInputError(f"{name} holds {array.max()}, which does not fit in {dtype}")
         array = array.astype(dtype)
     if array.dtype != dtype:
-        raise StepInputError(
-            f"{name} is {array.dtype}, expected {dtype}; convert it (bfloat16 and FP8: ml_dtypes)"
-        )
+        raise StepInputError(f"{name} is {array.dtype}, expected {dtype}; convert it (bfloat16 and FP8: ml_dtypes)")
     if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:]:
         shape = ", ".join(["rows", *map(str, spec.shape[1:])])
         raise StepInputError(f"{name} has shape {list(array.shape)}, expected [{shape}]")
@@ -102,9 +100,7 @@ def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:
     first = next(iter(counts))
     for name, count in counts.items():
         if count != counts[first]:
-            raise StepInputError(
-                f"{name} has {count} rows, {first} has {counts[first]}; give every argument the same"
-            )
+            raise StepInputError(f"{name} has {count} rows, {first} has {counts[first]}; give every argument the same")
     return counts[first]
 
 
@@ -154,9 +150,7 @@ def _check_placement(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> No
     for row in np.flatnonzero(slots != PADDING_SLOT):
         slot, position = int(slots[row]), int(positions[row])
         if slot in written:
-            raise StepInputError(
-                f"slot_mapping of rows {written[slot]} and {row} are both {slot}; give each its own"
-            )
+            raise StepInputError(f"slot_mapping of rows {written[slot]} and {row} are both {slot}; give each its own")
         written[slot] = row
         if "lengths" in arrays and arrays["lengths"][row] != position + 1:
             raise StepInputError(

@@ -71,9 +71,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             data = np.memmap(path, np.uint8, mode="r", offset=8 + length, shape=(size - 8 - length,))
         return {name: _tensor(data, entry) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TensorFileError(
-            f"{path} is no whole safetensors file ({error}); export or copy it again"
-        ) from None
+        raise TensorFileError(f"{path} is no whole safetensors file ({error}); export or copy it again") from None
 
 
 def _tensor(data: np.ndarray, entry: dict) -> np.ndarray:

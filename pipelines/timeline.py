@@ -46,11 +46,7 @@ def render_page(manifest: Manifest, measured: Mapping[str, Measurement]) -> str:
     """The whole HTML document; ``measured`` has the entry points whose dispatches were counted, by name."""
     entries = manifest.entry_points
     title = escape(f"{manifest.model.name} on {manifest.target.name}")
-    links = (
-        "".join(f'<a href="#{escape(e.name)}">{escape(e.name)}</a>' for e in entries)
-        if len(entries) > 1
-        else ""
-    )
+    links = "".join(f'<a href="#{escape(e.name)}">{escape(e.name)}</a>' for e in entries) if len(entries) > 1 else ""
     sections = "".join(
         _section(manifest, number, entry, measured.get(entry.name)) for number, entry in enumerate(entries)
     )
@@ -69,9 +65,7 @@ def _facts(manifest: Manifest) -> str:
     target = manifest.target
     facts = {
         "target": f"{target.name} ({target.device}), {target.element_format}",
-        "memory bandwidth": f"{target.memory_bandwidth / 1e12:g} TB/s"
-        if target.memory_bandwidth
-        else "not quoted",
+        "memory bandwidth": f"{target.memory_bandwidth / 1e12:g} TB/s" if target.memory_bandwidth else "not quoted",
         "exported for": describe_geometry(manifest),
         "tools": ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items())),
     }
@@ -139,9 +133,7 @@ def _strips(rows: Sequence[_Row]) -> str:
     levels = [of_level[level] for level in sorted(of_level)]
     lines = [levels[i : i + _LINE] for i in range(0, len(levels), _LINE)]
     heaviest = max((sum(row.share for level in line for row in level) for line in lines), default=0.0) or 1.0
-    return "".join(
-        f'<div class="strip">{"".join(_column(level, heaviest) for level in line)}</div>' for line in lines
-    )
+    return "".join(f'<div class="strip">{"".join(_column(level, heaviest) for level in line)}</div>' for line in lines)
 
 
 def _column(level: Sequence[_Row], heaviest: float) -> str:
@@ -205,12 +197,8 @@ def _cells(cells: Sequence[str]) -> str:
 
 def _audit(entry: EntryPoint) -> str:
     audit = entry.audit
-    counts = "".join(
-        f"<b>{count}</b> {what}, " for count, what in ((audit.copies, "copies"), (audit.fills, "fills"))
-    )
-    exempted = "".join(
-        f"<br>exempted: <code>{escape(e.name)}</code> {escape(e.reason)}" for e in audit.exempted
-    )
+    counts = "".join(f"<b>{count}</b> {what}, " for count, what in ((audit.copies, "copies"), (audit.fills, "fills")))
+    exempted = "".join(f"<br>exempted: <code>{escape(e.name)}</code> {escape(e.reason)}" for e in audit.exempted)
     in_place = ", ".join(f"<code>{escape(name)}</code>" for name in audit.in_place) or "none"
     return (
         f'<p class="audit">{counts}<b>{format_bytes(audit.transient_bytes)}</b> transient; '

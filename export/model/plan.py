@@ -71,9 +71,7 @@ def plan(config: ModelConfig, layers: tuple[int, ...] | None, reduce: str) -> li
             starts_stream=starts_stream and i == 0,
             gives_logits=False,
             reduced_outside=True,
-            gives_selection=half is Half.ATTENTION
-            and config.has_indexer(layer)
-            and _is_reused(config, chosen, layer),
+            gives_selection=half is Half.ATTENTION and config.has_indexer(layer) and _is_reused(config, chosen, layer),
             is_first=i == 0,
             is_last=not whole and i == len(halves) - 1,
         )

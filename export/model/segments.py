@@ -50,9 +50,7 @@ class Segment(nn.Module):
         if part.embeds_tokens:
             self.embedding = Weight(config.vocab_size, config.hidden_size, element_format=element_format)
         if part.attention_layers:
-            self.rope_table = empty_parameter(
-                geometry.max_context, config.qk_rope_head_dim, dtype=torch.float32
-            )
+            self.rope_table = empty_parameter(geometry.max_context, config.qk_rope_head_dim, dtype=torch.float32)
         self.layers = nn.ModuleDict(
             {
                 str(layer): Layer(
@@ -67,9 +65,7 @@ class Segment(nn.Module):
         )
         if part.gives_logits:
             self.final_norm = FinalNorm(config.hidden_size, config.rms_norm_eps, element_format)
-            self.output = FloatLinear(
-                self.sizes.vocabulary, config.hidden_size, element_format=element_format
-            )
+            self.output = FloatLinear(self.sizes.vocabulary, config.hidden_size, element_format=element_format)
 
     @property
     def name(self) -> str:
@@ -183,7 +179,6 @@ def build_segments(
     """
     if geometry.max_context > config.max_position_embeddings:
         raise PredecodeError(
-            f"max context {geometry.max_context} is more than the model's {config.max_position_embeddings} "
-            "positions"
+            f"max context {geometry.max_context} is more than the model's {config.max_position_embeddings} positions"
         )
     return [Segment(part, config, shard, element_format, geometry) for part in plan(config, layers, reduce)]

@@ -65,9 +65,7 @@ def indexer_cache_spec(layer: int, geometry: Geometry, element_format: ElementFo
     return TensorSpec(indexer_cache_name(layer), "cache", shape, torch.int8, PRESHUFFLED_PAGE.name)
 
 
-def latent_cache_spec(
-    layer: int, config: ModelConfig, geometry: Geometry, element_format: ElementFormat
-) -> TensorSpec:
+def latent_cache_spec(layer: int, config: ModelConfig, geometry: Geometry, element_format: ElementFormat) -> TensorSpec:
     """int8 [pages, 64 * (kv_lora_rank + rope dim) * itemsize]."""
     shape = (geometry.pages, PAGE_TOKENS * config.latent_dim * element_format.itemsize)
     return TensorSpec(latent_cache_name(layer), "cache", shape, torch.int8, LATENT_PAGE_LAYOUT)

@@ -113,9 +113,7 @@ def _lay_out(lengths: dict[str, int], spans: Mapping[str, Span]) -> tuple[bytes,
     table = bytearray()
     name_offset = 0
     for (_, begin, length), encoded in zip(entries, names, strict=True):
-        entry = _ENTRY.pack(
-            _ENTRY.size, _DATA_ENTRY, 0, name_offset, len(encoded), 0, 0, ALIGNMENT, begin, length
-        )
+        entry = _ENTRY.pack(_ENTRY.size, _DATA_ENTRY, 0, name_offset, len(encoded), 0, 0, ALIGNMENT, begin, length)
         table += entry.ljust(stride, b"\0")
         name_offset += len(encoded)
     offsets = {name: storage_begin + begin for name, begin in begins.items()}

@@ -49,9 +49,7 @@ def fused_experts(layer: int, projection: str) -> str:
     return f"{layer_prefix(layer)}mlp.experts.{projection}"
 
 
-def expected_tensors(
-    config: ModelConfig, fused_layers: frozenset[int] = frozenset()
-) -> dict[str, CheckpointTensor]:
+def expected_tensors(config: ModelConfig, fused_layers: frozenset[int] = frozenset()) -> dict[str, CheckpointTensor]:
     """Every tensor of the model by name; ``fused_layers`` hold their experts in two fused tensors."""
     hidden = config.hidden_size
     expected = {
@@ -120,9 +118,7 @@ def _experts(config: ModelConfig, layer: int, fused: bool) -> dict[str, Checkpoi
 
 
 def _mlp(prefix: str, hidden: int, inner: int) -> dict[str, CheckpointTensor]:
-    return _linears(
-        prefix, {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
-    )
+    return _linears(prefix, {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)})
 
 
 def _linears(prefix: str, shapes: Mapping[str, tuple[int, int]]) -> dict[str, CheckpointTensor]:
@@ -132,9 +128,7 @@ def _linears(prefix: str, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Ch
 def fused_layers(source: TensorSource, config: ModelConfig) -> frozenset[int]:
     """Layers whose experts ``source`` holds in fused tensors."""
     return frozenset(
-        layer
-        for layer in range(config.num_hidden_layers)
-        if fused_experts(layer, "gate_up_proj") in source.tensors
+        layer for layer in range(config.num_hidden_layers) if fused_experts(layer, "gate_up_proj") in source.tensors
     )
 
 
@@ -170,9 +164,7 @@ def _require(source: TensorSource, name: str, block_scaled: bool) -> None:
     if facts is None:
         raise PredecodeError(f"{source.where}: tensor {name} is missing")
     if block_scaled and facts.dtype == torch.float8_e4m3fn and scale_name(name) not in source.tensors:
-        raise PredecodeError(
-            f"{source.where}: tensor {scale_name(name)}, the scales of an FP8 weight, is missing"
-        )
+        raise PredecodeError(f"{source.where}: tensor {scale_name(name)}, the scales of an FP8 weight, is missing")
 
 
 def _check_shape(source: TensorSource, name: str, shape: tuple[int, ...]) -> None:

@@ -19,9 +19,7 @@ from predecode.export.weights.parameters import (
 class ParameterMapping:
     """Makes the `Parameters` of one rank; ``fused_layers`` are those whose experts the checkpoint fuses."""
 
-    def __init__(
-        self, config: ModelConfig, shard: Shard, element_format: ElementFormat, fused_layers: frozenset[int]
-    ):
+    def __init__(self, config: ModelConfig, shard: Shard, element_format: ElementFormat, fused_layers: frozenset[int]):
         self._config = config
         self._shard = shard
         self._sizes = shard_sizes(config, shard)
@@ -54,11 +52,7 @@ class ParameterMapping:
             ),
         ]
         attention = self._attention(f"{ours}attention.", f"{theirs}self_attn.")
-        indexer = (
-            self._indexer(f"{ours}indexer.", f"{theirs}self_attn.indexer.")
-            if config.has_indexer(layer)
-            else []
-        )
+        indexer = self._indexer(f"{ours}indexer.", f"{theirs}self_attn.indexer.") if config.has_indexer(layer) else []
         mlp = self._experts(layer) if config.is_sparse(layer) else self._dense(f"{ours}mlp.", f"{theirs}mlp.")
         return [*norms, *attention, *indexer, *mlp]
 
@@ -75,9 +69,7 @@ class ParameterMapping:
             ),
             self._vector(f"{ours}query_norm.weight", f"{theirs}q_a_layernorm.weight", config.q_lora_rank),
             self._vector(f"{ours}latent_norm.weight", f"{theirs}kv_a_layernorm.weight", config.kv_lora_rank),
-            self._linear(
-                f"{ours}q_b", MatrixPart(f"{theirs}q_b_proj.weight", part(heads * config.qk_head_dim), query)
-            ),
+            self._linear(f"{ours}q_b", MatrixPart(f"{theirs}q_b_proj.weight", part(heads * config.qk_head_dim), query)),
             BlockScaledParameters(
                 f"{ours}kv_b",
                 ((MatrixPart(f"{theirs}kv_b_proj.weight", part(heads * key_and_value), latent),),),
@@ -129,9 +121,7 @@ class ParameterMapping:
             downs = [(MatrixPart(down, hidden, rows, expert),) for expert in routed]
         else:
             gate_ups = [self._gate_and_up(f"{theirs}experts.{expert}.", rows, hidden) for expert in routed]
-            downs = [
-                (MatrixPart(f"{theirs}experts.{expert}.down_proj.weight", hidden, rows),) for expert in routed
-            ]
+            downs = [(MatrixPart(f"{theirs}experts.{expert}.down_proj.weight", hidden, rows),) for expert in routed]
         for shared in range(config.n_shared_experts):
             # The checkpoint stacks the shared experts' inner columns; each becomes an expert of its own.
             shared_rows = slice(shared * inner + rows.start, shared * inner + rows.stop)
@@ -139,9 +129,7 @@ class ParameterMapping:
             downs.append((MatrixPart(f"{theirs}shared_experts.down_proj.weight", hidden, shared_rows),))
         count = config.n_routed_experts
         return [
-            self._plain(
-                f"{ours}router.weight", f"{theirs}gate.weight", slice(0, count), (config.hidden_size,)
-            ),
+            self._plain(f"{ours}router.weight", f"{theirs}gate.weight", slice(0, count), (config.hidden_size,)),
             PlainParameter(
                 f"{ours}router.correction_bias",
                 f"{theirs}gate.e_score_correction_bias",

@@ -77,9 +77,7 @@ class MatrixPart:
 
     def read_scales(self, source: TensorSource) -> torch.Tensor:
         """float32 [ceil(rows / 128), ceil(columns / 128)]: block scales of an FP8 matrix."""
-        blocks = tuple(
-            slice(part.start // GROUP, -(-part.stop // GROUP)) for part in (self.rows, self.columns)
-        )
+        blocks = tuple(slice(part.start // GROUP, -(-part.stop // GROUP)) for part in (self.rows, self.columns))
         return source.read(scale_name(self.name), blocks)
 
 

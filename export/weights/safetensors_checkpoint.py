@@ -71,9 +71,7 @@ class SafetensorsCheckpoint:
                 self._stored[name] = _Stored(path, offset)
         for name, path in indexed.items():
             if name not in self._stored or self._stored[name].path != path:
-                raise PredecodeError(
-                    f"{folder}: {INDEX_FILE} says that tensor {name} is in {path.name}; it is not"
-                )
+                raise PredecodeError(f"{folder}: {INDEX_FILE} says that tensor {name} is in {path.name}; it is not")
 
     def read(self, name: str, region: Region) -> torch.Tensor:
         """See `TensorSource.read`. Whole rows are read and cut, so memory is the rows' size."""
@@ -85,9 +83,7 @@ class SafetensorsCheckpoint:
         strides = [math.prod(facts.shape[i + 1 :]) for i in range(len(extents))]
         first = sum(part.start * stride for part, stride in zip(region[: outer + 1], strides, strict=False))
         count = extents[outer] * strides[outer] if extents else 1
-        data = _read_bytes(
-            stored.path, stored.offset + first * facts.dtype.itemsize, count * facts.dtype.itemsize
-        )
+        data = _read_bytes(stored.path, stored.offset + first * facts.dtype.itemsize, count * facts.dtype.itemsize)
         whole = data.view(facts.dtype).reshape(extents[outer : outer + 1] + list(facts.shape[outer + 1 :]))
         return whole[(slice(None), *region[outer + 1 :])[: whole.dim()]].reshape(extents)
 
@@ -131,20 +127,15 @@ def _entry(path: Path, name: str, entry: Any, data_begin: int, size: int) -> tup
         dtype_name, shape = entry["dtype"], tuple(int(extent) for extent in entry["shape"])
         begin, end = (int(offset) for offset in entry["data_offsets"])
     except (KeyError, TypeError, ValueError):
-        raise PredecodeError(
-            f"{path}: the header entry of tensor {name} is damaged; download the file again"
-        ) from None
+        raise PredecodeError(f"{path}: the header entry of tensor {name} is damaged; download the file again") from None
     if dtype_name not in _DTYPES:
         raise PredecodeError(f"{path}: tensor {name} has dtype {dtype_name}, which is not supported")
     dtype = _DTYPES[dtype_name]
     if min(shape, default=0) < 0 or begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-        raise PredecodeError(
-            f"{path}: tensor {name} of {dtype_name}{list(shape)} cannot fill {end - begin} bytes"
-        )
+        raise PredecodeError(f"{path}: tensor {name} of {dtype_name}{list(shape)} cannot fill {end - begin} bytes")
     if data_begin + end > size:
         raise PredecodeError(
-            f"{path} is truncated: tensor {name} ends at byte {data_begin + end}, the file at {size}; "
-            "download it again"
+            f"{path} is truncated: tensor {name} ends at byte {data_begin + end}, the file at {size}; download it again"
         )
     return TensorFacts(shape, dtype), data_begin + begin
 
@@ -160,9 +151,7 @@ def _read_bytes(path: Path, offset: int, count: int) -> torch.Tensor:
             while done < count:
                 got = os.preadv(descriptor, [view[done:]], offset + done)
                 if not got:
-                    raise PredecodeError(
-                        f"{path} ended at byte {offset + done} while it was read; it was changed"
-                    )
+                    raise PredecodeError(f"{path} ended at byte {offset + done} while it was read; it was changed")
                 done += got
         finally:
             os.close(descriptor)

@@ -63,9 +63,7 @@ class SeededWeights:
         """See `TensorSource.read`."""
         facts = require_region(self, name, region)
         rows, columns = region if len(region) == 2 else (slice(0, 1), region[0])
-        key = int.from_bytes(
-            hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=8).digest(), "little"
-        )
+        key = int.from_bytes(hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=8).digest(), "little")
         if name in self._expected:
             table = _byte_table(name, self._expected[name], facts.dtype)
             values = _pick(key, facts.shape[-1], rows, columns, table).view(facts.dtype)
@@ -124,9 +122,9 @@ def _pick(key: int, row_columns: int, rows: slice, columns: slice, table: list[b
         random = _words(key, width, part, first, last).astype("<u8", copy=False).tobytes()
         for byte, translation in enumerate(table):
             picked = np.frombuffer(random.translate(translation), np.uint8)
-            out[part.start - rows.start : part.stop - rows.start, :, byte] = picked.reshape(
-                part.stop - part.start, -1
-            )[:, cut]
+            out[part.start - rows.start : part.stop - rows.start, :, byte] = picked.reshape(part.stop - part.start, -1)[
+                :, cut
+            ]
     return torch.from_numpy(out.reshape(out.shape[0], -1))
 
 

@@ -59,7 +59,5 @@ def require_region(source: TensorSource, name: str, region: Region) -> TensorFac
     )
     if not inside:
         ranges = ", ".join(f"{part.start}:{part.stop}" for part in region)
-        raise PredecodeError(
-            f"{source.where}: [{ranges}] is not inside tensor {name} of shape {list(facts.shape)}"
-        )
+        raise PredecodeError(f"{source.where}: [{ranges}] is not inside tensor {name} of shape {list(facts.shape)}")
     return facts

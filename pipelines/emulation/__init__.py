@@ -60,6 +60,5 @@ def _require_extra() -> None:
     missing = [name for name in ("msgpack", "tinygrad", "ziglang") if find_spec(name) is None]
     if missing:
         raise PredecodeError(
-            f"the emulated device needs {', '.join(missing)}: "
-            "install it with `pip install 'predecode[emulation]'`"
+            f"the emulated device needs {', '.join(missing)}: install it with `pip install 'predecode[emulation]'`"
         )

@@ -106,9 +106,7 @@ def parse(data: bytes, expected_arch: str) -> CodeObject:
     if len(data) < ELF_HEADER.size:
         raise CodeObjectError(f"code object has {len(data)} bytes, which is less than an ELF header")
     file_size(data[: ELF_HEADER.size])
-    identification, _, machine, _, _, program_table, _, _, _, entry_size, count, *_ = ELF_HEADER.unpack_from(
-        data
-    )
+    identification, _, machine, _, _, program_table, _, _, _, entry_size, count, *_ = ELF_HEADER.unpack_from(data)
     if machine != EM_AMDGPU or identification[4] != 2:
         raise CodeObjectError(f"ELF file is for machine {machine}, expected {EM_AMDGPU} (AMD GPU, 64 bit)")
     try:
@@ -188,9 +186,7 @@ def _symbols(image: bytearray, dynamic: dict[int, int]) -> list[tuple[str, int, 
     _, count = struct.unpack_from("<II", image, dynamic[DT_HASH])
     symbols = []
     for i in range(count):
-        name, info, _, section, address, size = SYMBOL.unpack_from(
-            image, dynamic[DT_SYMTAB] + i * SYMBOL.size
-        )
+        name, info, _, section, address, size = SYMBOL.unpack_from(image, dynamic[DT_SYMTAB] + i * SYMBOL.size)
         start = dynamic[DT_STRTAB] + name
         text = image[start : image.index(0, start)].decode()
         if i and section == 0:
@@ -207,14 +203,10 @@ def _relocations(image: bytearray, dynamic: dict[int, int], symbols: list) -> tu
         if kind == R_AMDGPU_NONE:
             continue
         if kind not in (R_AMDGPU_ABS64, R_AMDGPU_RELATIVE64):
-            raise CodeObjectError(
-                f"code object has relocation type {kind} at {slot:#x}, which is not supported"
-            )
+            raise CodeObjectError(f"code object has relocation type {kind} at {slot:#x}, which is not supported")
         target = addend + (symbols[symbol][1] if kind == R_AMDGPU_ABS64 else 0)
         if slot + 8 > len(image):
-            raise CodeObjectError(
-                f"code object has a relocation at {slot:#x}, outside its {len(image)} bytes"
-            )
+            raise CodeObjectError(f"code object has a relocation at {slot:#x}, outside its {len(image)} bytes")
         found.append((slot, target))
     return tuple(found)
 
@@ -222,8 +214,8 @@ def _relocations(image: bytearray, dynamic: dict[int, int], symbols: list) -> tu
 def _kernel(image: bytearray, code_address: int, entry: dict, symbols: dict[str, tuple[int, int]]) -> Kernel:
     name = entry[".name"]
     descriptor_address = symbols[entry[".symbol"]][0]
-    lds, scratch, argument_bytes, code_offset, word3, word1, word2, properties, preload = (
-        KERNEL_DESCRIPTOR.unpack_from(image, descriptor_address)
+    lds, scratch, argument_bytes, code_offset, word3, word1, word2, properties, preload = KERNEL_DESCRIPTOR.unpack_from(
+        image, descriptor_address
     )
     if entry[".wavefront_size"] != 64:
         raise CodeObjectError(f"kernel {name} is built for waves of {entry['.wavefront_size']}, expected 64")

@@ -137,9 +137,7 @@ def _translate(parsed: CodeObject, strict: bool) -> dict[str, str]:
     )
     table = ", ".join(f"(void *){name}, (void *){name}_text" for name in names)
     visible = '__attribute__((visibility("default")))'
-    sources["table.c"] = (
-        f'#include "wave.h"\n{declarations}{visible} void *const kernel_table[] = {{{table}}};\n'
-    )
+    sources["table.c"] = f'#include "wave.h"\n{declarations}{visible} void *const kernel_table[] = {{{table}}};\n'
     return sources
 
 

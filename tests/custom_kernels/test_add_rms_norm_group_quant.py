@@ -50,9 +50,7 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
     result, normed, total = add_rms_norm_group_quant(x, x, weight, 1e-5, element_format)
     assert result.layout == GROUP_MAJOR_SCALES and result.scales.shape == (2, 3)
     assert normed.shape == x.shape and torch.equal(total, x + x)
-    with pytest.raises(
-        ValueError, match=r"residual is torch.bfloat16 \[2, 256\], expected torch.bfloat16 \[3, 256\]"
-    ):
+    with pytest.raises(ValueError, match=r"residual is torch.bfloat16 \[2, 256\], expected torch.bfloat16 \[3, 256\]"):
         add_rms_norm_group_quant(x, x[:2], weight, 1e-5, element_format)
     with pytest.raises(ValueError, match=r"weight is torch.float32"):
         add_rms_norm_group_quant(x, x, weight.float(), 1e-5, element_format)

@@ -29,9 +29,7 @@ def brute(cache, block_table, cumulative_lengths, total, page_layout, element_fo
             keys[row] = page[: 64 * 128 * size].reshape(-1, size)[offsets[token]]
             scales[row] = page[scale_bytes(token, size)]
             row += 1
-    return keys.reshape(total, -1).view(ELEMENT_FORMATS[element_format].dtype), scales.view(torch.float32)[
-        :, 0
-    ]
+    return keys.reshape(total, -1).view(ELEMENT_FORMATS[element_format].dtype), scales.view(torch.float32)[:, 0]
 
 
 @pytest.mark.parametrize("case", ALL)
@@ -89,6 +87,4 @@ def test_wrapper_refuses_other_shapes():
     with pytest.raises(ValueError, match="at least one row"):
         cp_gather_indexer_k_quant_cache(cache, table, ends, 0, E4M3FN)
     with pytest.raises(ValueError, match="expected int8"):
-        cp_gather_indexer_k_quant_cache(
-            IndexerCache(data[:, 1:], PRESHUFFLED_PAGE), table, ends, total, E4M3FN
-        )
+        cp_gather_indexer_k_quant_cache(IndexerCache(data[:, 1:], PRESHUFFLED_PAGE), table, ends, total, E4M3FN)

@@ -49,9 +49,7 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
     result, normed = rms_norm_group_quant(x, weight, 1e-5, element_format)
     assert result.layout == GROUP_MAJOR_SCALES and result.scales.shape == (2, 3)
     assert normed.shape == x.shape and normed.dtype == torch.bfloat16
-    with pytest.raises(
-        ValueError, match=r"weight is torch.bfloat16 \[128\], expected torch.bfloat16 \[256\]"
-    ):
+    with pytest.raises(ValueError, match=r"weight is torch.bfloat16 \[128\], expected torch.bfloat16 \[256\]"):
         rms_norm_group_quant(x, weight[:128], 1e-5, element_format)
     with pytest.raises(ValueError, match=r"192 columns, expected a multiple of 128"):
         rms_norm_group_quant(x[:, :192], weight[:192], 1e-5, element_format)

@@ -34,9 +34,7 @@ def test_other_definitions_are_noticed(element_format):
     x, _ = case.arguments
     expected = brute(*case.arguments)
     gate, up = x.chunk(2, dim=1)
-    assert any(mismatches(OP.overload(torch.cat((up, gate), 1), element_format), expected, case)), (
-        "up before gate"
-    )
+    assert any(mismatches(OP.overload(torch.cat((up, gate), 1), element_format), expected, case)), "up before gate"
     interleaved = torch.stack((gate, up), 2).reshape(x.shape)
     assert any(mismatches(OP.overload(interleaved, element_format), expected, case)), "gate and up interleaved"
     assert any(mismatches(brute(x, element_format, round_product=False), expected, case)), "product not rounded"

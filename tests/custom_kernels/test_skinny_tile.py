@@ -163,7 +163,6 @@ def test_kernels_with_tiles_that_no_small_case_has(target, monkeypatch):
     assert not faults("linear_bf16", [Case(str(n), (x, weight), compare) for n, x in rows.items()])
 
 
-
 @pytest.mark.parametrize("ahead", [SkinnyTile(16, 2, 3, 8), SkinnyTile(16, 1, 2, 7), SkinnyTile(16, 1, 12, 12)])
 def test_rows_are_loaded_as_often_as_multiplied(ahead):
     """A copy that nobody waits for would arrive among the sums. The text, unrolled, holds 12 steps of each part."""

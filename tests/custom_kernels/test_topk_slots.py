@@ -58,9 +58,7 @@ def test_wrapper_refuses_other_shapes():
     logits, lengths = torch.zeros(2, 128), torch.tensor([3, 128], dtype=torch.int32)
     table = torch.zeros(2, 2, dtype=torch.int32)
     assert topk_slots(logits, lengths, table, 5).shape == (2, 5)
-    with pytest.raises(
-        ValueError, match=r"logits is torch.float32 \[2, 100\], expected torch.float32 \[2, 128\]"
-    ):
+    with pytest.raises(ValueError, match=r"logits is torch.float32 \[2, 100\], expected torch.float32 \[2, 128\]"):
         topk_slots(logits[:, :100], lengths, table, 5)
     with pytest.raises(ValueError, match=r"lengths is torch.int64"):
         topk_slots(logits, lengths.long(), table, 5)

@@ -64,9 +64,7 @@ class EagerDecoder:
                 load_into(segment.state_dict(), source, config, shard, element_format)
                 for spec in segment.arguments(1):
                     if spec.role == "cache":
-                        made.caches[spec.name] = torch.full(
-                            spec.shape, POISON[element_format.name], dtype=torch.int8
-                        )
+                        made.caches[spec.name] = torch.full(spec.shape, POISON[element_format.name], dtype=torch.int8)
             self.ranks.append(made)
 
     def sequence(self, tokens: int) -> TokenSequence:
@@ -90,9 +88,7 @@ class EagerDecoder:
             for name, value in zip(inputs, (token, position, length, slot, table), strict=True):
                 inputs[name].append(value)
         dtypes = {"lengths": torch.int32, "block_table": torch.int32}
-        return {
-            name: torch.tensor(values, dtype=dtypes.get(name, torch.int64)) for name, values in inputs.items()
-        }
+        return {name: torch.tensor(values, dtype=dtypes.get(name, torch.int64)) for name, values in inputs.items()}
 
     def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """One step; results by name, those of rank 0 except logits, which are the whole vocabulary's."""
@@ -125,9 +121,7 @@ class EagerDecoder:
             (rank.caches if spec.role == "cache" else state)[spec.name] = tensor
 
 
-def prefill(
-    decoder: EagerDecoder, sequence: TokenSequence, tokens: Sequence[int], chunk: int
-) -> torch.Tensor:
+def prefill(decoder: EagerDecoder, sequence: TokenSequence, tokens: Sequence[int], chunk: int) -> torch.Tensor:
     """Logits [tokens, vocab] of ``tokens`` appended to ``sequence``, ``chunk`` rows a step."""
     logits = [
         decoder.step([(sequence, token) for token in tokens[start : start + chunk]])

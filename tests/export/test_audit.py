@@ -26,9 +26,7 @@ def audit(function, names, *tensors, exemptions=()):
     injection = inject(module, CPU, Toolchain())
     compiled = compile_module(module, injection.kernels, CPU, Toolchain())
     names = {"entry": names}
-    return audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, exemptions, injection.touched)[
-        "entry"
-    ]
+    return audit_entry_points(compiled.stream_ir, compiled.hal_ir, names, exemptions, injection.touched)["entry"]
 
 
 def test_a_module_that_only_computes():
@@ -45,9 +43,7 @@ def test_a_kernel_is_named_and_writes_its_argument_in_place():
     import predecode.custom_kernels.indexer_k_quant_and_cache  # noqa: F401  defines the op
 
     def store(k, cache, slots):
-        return torch.ops.predecode.indexer_k_quant_and_cache(
-            k, cache, slots, "ue8m0", "preshuffled page", "e4m3fn"
-        )
+        return torch.ops.predecode.indexer_k_quant_and_cache(k, cache, slots, "ue8m0", "preshuffled page", "e4m3fn")
 
     key, cache = torch.zeros(4, 128, dtype=torch.bfloat16), torch.zeros(8, 8448, dtype=torch.int8)
     report = audit(store, ("k", "cache", "slots"), key, cache, torch.arange(4))
@@ -99,9 +95,7 @@ def test_a_dispatch_that_only_moves_data():
 
 
 def test_an_exemption_is_recorded_with_its_reason():
-    report = audit(
-        transpose, ("x",), torch.zeros(32, 64), exemptions=(Exemption("*_transpose_*", "for the test"),)
-    )
+    report = audit(transpose, ("x",), torch.zeros(32, 64), exemptions=(Exemption("*_transpose_*", "for the test"),))
     assert [e.reason for e in report.exempted] == ["for the test"]
     assert "transpose" in report.exempted[0].name
 

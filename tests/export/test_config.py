@@ -64,10 +64,7 @@ def test_softmax_scale():
 def test_shared_top_k_layers_in_every_spelling():
     data = without(glm_json(num_hidden_layers=7, mlp_layer_types=["dense"] * 7), "indexer_types")
     expected = ("full", "full", "full", "shared", "shared", "shared", "full")
-    assert (
-        ModelConfig.from_json(data | {"index_topk_freq": 4, "index_skip_topk_offset": 3}).indexer_types
-        == expected
-    )
+    assert ModelConfig.from_json(data | {"index_topk_freq": 4, "index_skip_topk_offset": 3}).indexer_types == expected
     assert ModelConfig.from_json(data | {"index_topk_pattern": "FFFSSSF"}).indexer_types == expected
     assert ModelConfig.from_json(data | {"indexer_types": list(expected)}).indexer_types == expected
     assert ModelConfig.from_json(data).indexer_types == ("full",) * 7

@@ -25,9 +25,7 @@ def test_each_half_of_a_layer_is_far_within_tolerance(tmp_path):
 
     A group's scale that lands on the next float rounds all its FP8 codes anew: 2 % of it, cosine 0.9997.
     """
-    folder = export_tiny(
-        tmp_path / "artifact", model="tiny-deepseek", target="gfx950", rows=(4,), reduce="external"
-    )
+    folder = export_tiny(tmp_path / "artifact", model="tiny-deepseek", target="gfx950", rows=(4,), reduce="external")
     report = compare(folder, "emulated", bundle=tmp_path / "bundle", strict=True)
     assert report.passed, report.first_mismatch
     assert min(output.cosine for output in report.outputs) > 0.9995

@@ -89,9 +89,7 @@ def test_a_session_decodes_and_pads(tiny_artifact):
         "block_table": np.array([[1, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]], np.int32),
     }
     together = DecodeSession.open(tiny_artifact).step(**inputs)["logits"]
-    alone = DecodeSession.open(tiny_artifact).step(**{name: array[1:2] for name, array in inputs.items()})[
-        "logits"
-    ]
+    alone = DecodeSession.open(tiny_artifact).step(**{name: array[1:2] for name, array in inputs.items()})["logits"]
     assert together.shape == (3, 512)
     np.testing.assert_array_equal(together[1], alone[0])
 

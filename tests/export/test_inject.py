@@ -40,9 +40,7 @@ def launch(target, call):
     rows, columns = call["x"].shape
     constants = (columns, float_bits(call["factor"]))
     defines = (("OFFSET", call["offset"]),)
-    return Launch(
-        "accumulate.cpp", "test_accumulate", ("x", "total"), constants, (rows, 1, 1), defines=defines
-    )
+    return Launch("accumulate.cpp", "test_accumulate", ("x", "total"), constants, (rows, 1, 1), defines=defines)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,9 +95,7 @@ def test_the_same_input_compiles_to_the_same_bytes_and_only_once(toolchain, tmp_
     assert build(tmp_path / "two") == first
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*") if path.is_file()}
     assert build(tmp_path / "one") == first
-    assert {
-        path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*") if path.is_file()
-    } == before
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("target", [GFX942, SM_90], ids=lambda t: t.name)

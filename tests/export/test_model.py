@@ -47,9 +47,7 @@ def with_equal_choices(text, first, second, chunks=(40, 40)):
 @fp8_formats
 def test_fp8_stays_close_to_the_unquantised_model(config, element_format):
     """Contexts up to and beyond the selection's size."""
-    expected, given = with_equal_choices(
-        tokens(90), decoder(config, FLOAT32), decoder(config, element_format)
-    )
+    expected, given = with_equal_choices(tokens(90), decoder(config, FLOAT32), decoder(config, element_format))
     assert worst_cosine(given, expected) >= 0.99
 
 

@@ -55,9 +55,7 @@ def test_workgroups_of_other_sizes_stay_apart():
 def test_no_call_comes_before_its_sources(schedule):
     torch.manual_seed(5)
     for _ in range(50):
-        sources = [
-            [j for j in range(i) if torch.rand(()) < 0.3] for i in range(int(torch.randint(1, 12, ())))
-        ]
+        sources = [[j for j in range(i) if torch.rand(()) < 0.3] for i in range(int(torch.randint(1, 12, ())))]
         order = dispatches(calls(*sources), schedule)
         place = {call: at for at, group in enumerate(order) for call in group}
         assert sorted(place) == list(range(len(sources)))

@@ -177,9 +177,7 @@ def test_chosen_layers():
     assert last.name == "layer_3_mlp"
     assert summary(last.results(1)) == [("hidden_partial", "output"), ("residual", "output")]
     # Layer 3 has an indexer of its own, so nothing needs layer 1's selection.
-    assert "selected_slots" not in dict(
-        summary(meta_segments(TINY, (1, 3), SINGLE, "external")[0].results(1))
-    )
+    assert "selected_slots" not in dict(summary(meta_segments(TINY, (1, 3), SINGLE, "external")[0].results(1)))
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,7 @@ def test_two_ranks_are_one(model, tmp_path):
     total = Sum()
     threads = []
     for rank in range(2):
-        folder = export_tiny(
-            tmp_path / f"rank{rank}", model=model, rows=(ROWS,), tensor_parallel=2, rank=rank
-        )
+        folder = export_tiny(tmp_path / f"rank{rank}", model=model, rows=(ROWS,), tensor_parallel=2, rank=rank)
         arguments = (DecodeSession.open(folder), ranks[rank], total.of_rank(rank))
         threads.append(threading.Thread(target=run, args=arguments))
     for thread in threads:
@@ -69,11 +67,7 @@ def test_two_ranks_are_one(model, tmp_path):
         thread.join(120)
     for step in range(STEPS):
         joined = np.concatenate([ranks[0][step], ranks[1][step]], axis=1)
-        cosine = (
-            (joined * whole[step]).sum(1)
-            / np.linalg.norm(joined, axis=1)
-            / np.linalg.norm(whole[step], axis=1)
-        )
+        cosine = (joined * whole[step]).sum(1) / np.linalg.norm(joined, axis=1) / np.linalg.norm(whole[step], axis=1)
         assert cosine.min() > 0.99, (step, cosine)
         half = np.concatenate([ranks[0][step], ranks[0][step]], axis=1)
         assert (half * whole[step]).sum() < 0.9 * (joined * whole[step]).sum(), "a rank alone must not do"

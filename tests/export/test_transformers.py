@@ -39,9 +39,7 @@ def theirs(config: ModelConfig, seed: int):
     if config.model_type == "deepseek_v32":
         fields.pop("indexer_types")
     heads = config.num_attention_heads
-    config = config_class(
-        **fields, num_key_value_heads=heads, rope_parameters=rope, attn_implementation="eager"
-    )
+    config = config_class(**fields, num_key_value_heads=heads, rope_parameters=rope, attn_implementation="eager")
     model = model_class(config).eval().float()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -79,9 +77,7 @@ def test_logits_equal(name):
     config = CONFIGS[name]
     # With this seed no last selected token leads the first rejected one by less than ten times the rounding.
     model = theirs(config, seed=2)
-    tokens = torch.randint(
-        config.vocab_size, (PROMPT + DECODED,), generator=torch.Generator().manual_seed(2)
-    ).tolist()
+    tokens = torch.randint(config.vocab_size, (PROMPT + DECODED,), generator=torch.Generator().manual_seed(2)).tolist()
     expected = their_logits(model, tokens)
     decoder = EagerDecoder(config, DictSource(model.state_dict()), FLOAT32)
     sequence = decoder.sequence(len(tokens))

@@ -143,9 +143,7 @@ def _layer_function(name: str, rows: int, factor: str) -> str:
 def _compile(functions: list[str]) -> bytes:
     kind = f"tensor<{VOCABULARY}x{WIDTH}xf32>"
     weight = f'  util.global private @weight = #flow.parameter.named<"model"::"weight"> : {kind}\n'
-    return iree.compiler.compile_str(
-        "module @small {\n" + weight + "".join(functions) + "\n}", extra_args=FLAGS
-    )
+    return iree.compiler.compile_str("module @small {\n" + weight + "".join(functions) + "\n}", extra_args=FLAGS)
 
 
 def step_module() -> bytes:
@@ -214,9 +212,7 @@ def layer_entry(segment: str) -> EntryPoint:
         name=f"{segment}_rows2",
         segment=segment,
         rows=2,
-        arguments=tuple(
-            TensorSpec(n, "input", shape, "bfloat16", "row-major") for n in ("hidden", "residual")
-        ),
+        arguments=tuple(TensorSpec(n, "input", shape, "bfloat16", "row-major") for n in ("hidden", "residual")),
         results=(
             TensorSpec("hidden_partial", "output", shape, "bfloat16", "row-major"),
             TensorSpec("residual", "output", shape, "bfloat16", "row-major"),

@@ -139,8 +139,7 @@ def test_progress_counts_all_bytes(step_artifact):
     assert (
         seen[-1][1]
         == seen[-1][2]
-        == sum(p.stat().st_size for p in step_artifact.iterdir())
-        - (step_artifact / "manifest.json").stat().st_size
+        == sum(p.stat().st_size for p in step_artifact.iterdir()) - (step_artifact / "manifest.json").stat().st_size
     )
 
 
@@ -161,9 +160,7 @@ def test_a_killed_export_leaves_nothing(tmp_path, number):
         "command_line._load_exporter = lambda: (export, dict)\n"
         f"command_line.main(['export', 'tiny', '-o', {str(tmp_path / 'artifact')!r}])\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "writing\n"
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)

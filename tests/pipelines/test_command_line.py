@@ -28,9 +28,7 @@ def refresh_files(artifact):
     """Make the manifest's sizes and hashes those of the files."""
     for name in json.loads((artifact / "manifest.json").read_text())["files"]:
         data = (artifact / name).read_bytes()
-        edit_manifest(
-            artifact, {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}, "files", name
-        )
+        edit_manifest(artifact, {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}, "files", name)
 
 
 @pytest.fixture
@@ -275,9 +273,7 @@ def test_every_mistake_is_one_line(call, step_artifact, change, command, message
 
 def test_export_without_its_packages(call, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in [
-        name for name in sys.modules if name.startswith(("predecode.export", "predecode.custom_kernels"))
-    ]:
+    for name in [name for name in sys.modules if name.startswith(("predecode.export", "predecode.custom_kernels"))]:
         monkeypatch.delitem(sys.modules, name)
     code, _, errors = call("export", "tiny", "-o", tmp_path / "artifact")
     assert code == 2
@@ -298,9 +294,7 @@ def test_a_closed_pipe_is_quiet(step_artifact):
     os.close(read)
     call = f"command_line.main(['inspect', {str(step_artifact)!r}, '--json'])"
     code = f"from predecode.pipelines import command_line; {call}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(write)
     assert done.stderr == ""
     assert done.returncode != 0

@@ -79,9 +79,7 @@ def test_a_device_that_does_not_open(machine, monkeypatch):
     machine(H200)
 
     def fail(uri):
-        raise RuntimeError(
-            "Error creating device: c/runtime/x.c:5: RESOURCE_EXHAUSTED; busy; while invoking\nmore"
-        )
+        raise RuntimeError("Error creating device: c/runtime/x.c:5: RESOURCE_EXHAUSTED; busy; while invoking\nmore")
 
     monkeypatch.setattr(rt, "get_device", fail)
     with pytest.raises(DeviceError, match=r"\(Error creating device: RESOURCE_EXHAUSTED; busy\)"):

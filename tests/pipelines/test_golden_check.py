@@ -83,9 +83,7 @@ def test_the_bundle_tells_all(step_artifact, rewrite, tmp_path):
     report = compare(step_artifact, golden=golden)
     bundle = step_artifact.parent / "step.mismatch"
     assert report.bundle == str(bundle)
-    inputs, given, expected = (
-        read_tensors(bundle / f"{name}.safetensors") for name in ("inputs", "given", "expected")
-    )
+    inputs, given, expected = (read_tensors(bundle / f"{name}.safetensors") for name in ("inputs", "given", "expected"))
     assert sorted(inputs) == sorted(["tokens", "positions", "lengths", "slot_mapping", "block_table", CACHE])
     assert expected["logits"][1, 9] - given["logits"][1, 9] == pytest.approx(0.5, rel=1e-5)
     original = read_tensors(step_artifact / "golden.safetensors")

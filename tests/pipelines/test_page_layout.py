@@ -15,9 +15,7 @@ def reshaped_offsets(name: str, dims: int) -> np.ndarray:
     return numbers.reshape(64, dims)
 
 
-@pytest.mark.parametrize(
-    ("name", "dims"), [("plain page", 128), ("preshuffled page", 128), ("latent page", 576)]
-)
+@pytest.mark.parametrize(("name", "dims"), [("plain page", 128), ("preshuffled page", 128), ("latent page", 576)])
 def test_offsets(name, dims):
     page = CACHE_PAGES[name]
     token, dim = np.meshgrid(np.arange(64), np.arange(dims), indexing="ij")
@@ -56,7 +54,5 @@ def test_kernels_use_the_same_map(name):
     layouts = pytest.importorskip("predecode.custom_kernels.layouts")
     token, dim = np.meshgrid(np.arange(64), np.arange(128), indexing="ij")
     page, kernels_page = CACHE_PAGES[name], layouts.INDEXER_PAGES[name]
-    np.testing.assert_array_equal(
-        page.element_offset(token, dim, 128), kernels_page.key_offset(token, dim, 1)
-    )
+    np.testing.assert_array_equal(page.element_offset(token, dim, 128), kernels_page.key_offset(token, dim, 1))
     np.testing.assert_array_equal(page.scale_offset(token, 128), kernels_page.scale_offset(token, 1))

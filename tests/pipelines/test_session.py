@@ -104,9 +104,7 @@ def test_partial_sums_need_a_reduction(layer_artifact):
 def test_a_reduction_that_changes_the_shape_is_refused(layer_artifact):
     zeros = as_bfloat16(np.zeros((2, 16)))
     with pytest.raises(StepInputError, match=r"hidden is bfloat16\[1, 16\], the entry point takes"):
-        DecodeSession.open(layer_artifact).step(
-            hidden=zeros, residual=zeros, reduce=lambda x: x.to_host()[:1]
-        )
+        DecodeSession.open(layer_artifact).step(hidden=zeros, residual=zeros, reduce=lambda x: x.to_host()[:1])
 
 
 def test_caches_of_another_shape_are_refused(session):

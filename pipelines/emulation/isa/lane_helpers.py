@@ -121,9 +121,7 @@ def apply_output_modifiers(context: Context, kind: str, expression: str, modifie
     return expression
 
 
-def lane_helper(
-    context: Context, operation: LaneOperation, sources: list[Source], modifiers: Modifiers
-) -> str:
+def lane_helper(context: Context, operation: LaneOperation, sources: list[Source], modifiers: Modifiers) -> str:
     """Define the helper for this opcode with these operand kinds; its parameters are (to, m, exec, s0, s1,
     ...)."""
     parameters = ["uint32_t *to", "const uint32_t *m", "uint64_t exec"]

@@ -103,8 +103,7 @@ def _emit_pair(context: Context, name: str, accumulator: bool) -> None:
     shape = (size, "FILL_WHOLE", 0)
     if is_store:
         parts = [
-            context.vector_register(code.offset, size // 4, accumulator)
-            for code in (decoded.data0, decoded.data1)
+            context.vector_register(code.offset, size // 4, accumulator) for code in (decoded.data0, decoded.data1)
         ]
     else:
         # Both reads use the address as it was, also when the destination overlaps it.

@@ -28,9 +28,7 @@ def _operand(context: Context, code: int, count: int, accumulator: bool) -> str:
     return context.vector_register(code, count, accumulator)
 
 
-def _accumulator_input(
-    context: Context, code: int, count: int, accumulator: bool, kind: str
-) -> tuple[str, str]:
+def _accumulator_input(context: Context, code: int, count: int, accumulator: bool, kind: str) -> tuple[str, str]:
     """(pointer or NULL, constant) of the C operand."""
     if code >= FIRST_VGPR:
         return context.vector_register(code, count, accumulator), "0"
@@ -81,9 +79,7 @@ def emit_matrix(context: Context) -> bool:
 def _emit_plain(context, result, size, depth, blocks, left_type, right_type) -> None:
     decoded = context.instruction.decoded
     if decoded.cbsz or decoded.abid or decoded.blgp:
-        raise context.instruction.unsupported(
-            "broadcast or permutation of matrix operands (cbsz, abid, blgp)"
-        )
+        raise context.instruction.unsupported("broadcast or permutation of matrix operands (cbsz, abid, blgp)")
     fp8 = _fp8_of(context)
     per_lane = size * depth * blocks // 64
     take_left, bits, element = _PLAIN[left_type]
@@ -148,9 +144,7 @@ def _emit_f64(context: Context, size: int) -> None:
     count = 8 if size == 16 else 2
     third, constant = _accumulator_input(context, decoded.src2.offset, count, acc_c, "f64")
     destination = context.vector_destination(decoded.vdst.offset, count, acc_c)
-    context.emit(
-        f"mfma_f64({destination}, {left}, {right}, {third}, as_f64({constant}), {size}, {decoded.blgp});"
-    )
+    context.emit(f"mfma_f64({destination}, {left}, {right}, {third}, as_f64({constant}), {size}, {decoded.blgp});")
 
 
 def _emit_selected(context: Context, size: int, depth: int) -> None:

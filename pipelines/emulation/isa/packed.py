@@ -95,9 +95,7 @@ def _emit_packed_16(context: Context) -> None:
     ):
         lines.append("        {")
         for i, source in enumerate(sources):
-            chosen = Source(
-                source.argument, source.lanes, bool(negate >> i & 1), False, bool(select >> i & 1)
-            )
+            chosen = Source(source.argument, source.lanes, bool(negate >> i & 1), False, bool(select >> i & 1))
             lines.append(f"            const {declared} {'abc'[i]} = {lane_value(i, kind, chosen)};")
         result = f"bits_f16({value})" if kind == "f16" else f"(uint16_t)({value})"
         lines += [f"            {half} = {result};", "        }"]
@@ -122,9 +120,7 @@ def _emit_packed_f32(context: Context) -> None:
         lines.append("        {")
         for i, source in enumerate(sources):
             word = f"as_f32({_word(i, source, select >> i & 1)})"
-            lines.append(
-                f"            const float {'abc'[i]} = {f'neg_f32({word})' if negate >> i & 1 else word};"
-            )
+            lines.append(f"            const float {'abc'[i]} = {f'neg_f32({word})' if negate >> i & 1 else word};")
         lines += [f"            {half} = bits_f32({value});", "        }"]
     lines += ["        KEEP(to, l, low);", "        KEEP(to + 64, l, high);", "    }"]
     _call(context, context.helper(name, _parameters(sources, True), "\n".join(lines)), sources, 2)
@@ -137,9 +133,7 @@ def _split_words(context: Context, count: int, low_select: int, high_select: int
     codes = [getattr(decoded, name).offset for name in ("src0", "src1", "src2")[:count]]
     for i, select in enumerate((low_select, high_select)):
         reads = [
-            Access(code + (select >> k & 1), 1)
-            for k, code in enumerate(codes)
-            if code < 128 or code >= FIRST_VGPR
+            Access(code + (select >> k & 1), 1) for k, code in enumerate(codes) if code < 128 or code >= FIRST_VGPR
         ]
         context.split.append((reads, [Access(decoded.vdst.offset + i, 1)]))
 
@@ -180,11 +174,7 @@ def _emit_mixed(context: Context) -> None:
         lines.append(f"        KEEP(to, l, bits_f32({value.format('__builtin_fmaf(a, b, c)')}));")
     else:
         half = f"bits_f16({value.format('odd_f32((double)a * (double)b + (double)c)')})"
-        kept = (
-            f"(to[l] & 0xffff) | {half} << 16"
-            if "HI" in name.split("_")[2]
-            else f"(to[l] & 0xffff0000u) | {half}"
-        )
+        kept = f"(to[l] & 0xffff) | {half} << 16" if "HI" in name.split("_")[2] else f"(to[l] & 0xffff0000u) | {half}"
         lines.append(f"        KEEP(to, l, {kept});")
     lines.append("    }")
     _call(context, context.helper(name, _parameters(sources), "\n".join(lines)), sources, 1)

@@ -16,9 +16,7 @@ class UnsupportedInstruction(PredecodeError):
     """An instruction that the translator does not cover: names mnemonic, encoding and address."""
 
     def __init__(self, name: str, encoding: bytes, address: int, why: str = "it is not covered"):
-        words = " ".join(
-            f"{int.from_bytes(encoding[i : i + 4], 'little'):08x}" for i in range(0, len(encoding), 4)
-        )
+        words = " ".join(f"{int.from_bytes(encoding[i : i + 4], 'little'):08x}" for i in range(0, len(encoding), 4))
         super().__init__(f"the emulated device cannot run {name} ({words}) at code+0x{address:x}: {why}")
         self.name, self.address = name, address
 
@@ -135,9 +133,7 @@ def _computed_targets(instructions: dict[int, Instruction]) -> set[int]:
         decoded = instruction.decoded
         if instruction.name == "S_GETPC_B64":
             pairs[decoded.sdst.offset] = instruction.next_address
-        elif (
-            instruction.name == "S_ADD_U32" and decoded.ssrc0.offset in pairs and decoded.ssrc1.offset == 255
-        ):
+        elif instruction.name == "S_ADD_U32" and decoded.ssrc0.offset in pairs and decoded.ssrc1.offset == 255:
             low_sums[decoded.sdst.offset] = pairs[decoded.ssrc0.offset] + decoded.literal
         elif instruction.name == "S_ADDC_U32" and decoded.sdst.offset - 1 in low_sums:
             high = decoded.ssrc1.offset

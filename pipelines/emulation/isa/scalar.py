@@ -70,8 +70,7 @@ def emit_scalar_operation(context: Context) -> bool:
         context.emit("    " + declaration)
     if operation.result != "-":
         context.emit(
-            f"    const {_C_TYPES[operation.result]} r = "
-            f"({_C_TYPES[operation.result]})({operation.expression});"
+            f"    const {_C_TYPES[operation.result]} r = ({_C_TYPES[operation.result]})({operation.expression});"
         )
         context.write_scalar(decoded.sdst.offset, "r", width == "u64")
     if operation.condition:
@@ -180,11 +179,7 @@ def _emit_hardware_register(context: Context) -> None:
         return
     if register != _HARDWARE_MODE:
         raise instruction.unsupported(f"hardware register {register} cannot be written")
-    value = (
-        f"{context.literal():#x}u"
-        if name.endswith("IMM32_B32")
-        else context.scalar(decoded.sdst.offset, "u32")
-    )
+    value = f"{context.literal():#x}u" if name.endswith("IMM32_B32") else context.scalar(decoded.sdst.offset, "u32")
     context.emit(f"w->mode = (w->mode & ~({mask:#x}u << {offset})) | (({value} & {mask:#x}u) << {offset});")
     context.emit(f"apply_mode(w, {instruction.address:#x}ull);")
     context.stop_on_fault()
@@ -229,8 +224,7 @@ def _emit_scalar_memory(context: Context) -> bool:
     else:
         base = context.scalar(decoded.sbase.offset, "u64")
         context.emit(
-            f"scalar_load(w, {destination}, {words}, {base} + {' + '.join(terms)}, "
-            f"{instruction.address:#x}ull);"
+            f"scalar_load(w, {destination}, {words}, {base} + {' + '.join(terms)}, {instruction.address:#x}ull);"
         )
     if context.strict:
         context.stop_on_fault()

@@ -169,9 +169,7 @@ def _parse(table: str) -> dict[str, ScalarOperation]:
         result, _, sources = signature.rstrip(")").partition("(")
         expression, _, condition = expression.partition(" ; ")
         condition = "r != 0" if condition == "nz" else condition
-        operations[name] = ScalarOperation(
-            name, result, tuple(sources.split(",")), expression, condition or None
-        )
+        operations[name] = ScalarOperation(name, result, tuple(sources.split(",")), expression, condition or None)
     return operations
 
 

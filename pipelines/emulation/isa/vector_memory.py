@@ -91,9 +91,7 @@ def _emit_addresses(context: Context, segment: str) -> None:
         context.emit(f"    addresses_64(at, {context.vector_register(decoded.addr.offset, 2)}, {offset});")
     else:
         base = context.scalar(scalar, "u64")
-        context.emit(
-            f"    addresses_32(at, {base}, {context.vector_register(decoded.addr.offset, 1)}, {offset});"
-        )
+        context.emit(f"    addresses_32(at, {base}, {context.vector_register(decoded.addr.offset, 1)}, {offset});")
 
 
 def _data(context: Context, code: int, count: int, is_store: bool, accumulator: bool) -> str:
@@ -167,8 +165,7 @@ def _emit_scratch(context, kind, suffix, accumulator) -> bool:
         f"    scratch_lanes(w, data, lanes, base, offset, {shape_source(shape)}, {_use(is_store)}, at);",
     )
     context.emit(
-        f"    {helper}(w, {data}, {lanes}, {base}, {_signed(decoded.offset, 13)}, "
-        f"{context.instruction.address:#x}ull);"
+        f"    {helper}(w, {data}, {lanes}, {base}, {_signed(decoded.offset, 13)}, {context.instruction.address:#x}ull);"
     )
     return True
 
@@ -181,9 +178,7 @@ def _emit_global_to_lds(context, suffix) -> bool:
     with context.needing("NEED_ADDRESS"):
         context.read(M0, 1)
     offset = _signed(context.instruction.decoded.offset, 13)
-    context.emit(
-        f"    global_to_lds(w, at, {offset}, {shape_source(shape)}, {context.instruction.address:#x}ull);"
-    )
+    context.emit(f"    global_to_lds(w, at, {offset}, {shape_source(shape)}, {context.instruction.address:#x}ull);")
     return True
 
 
@@ -212,12 +207,9 @@ def _emit_atomic(context, segment, suffix, accumulator) -> bool:
         context.instruction.name,
         "struct Wave *w, uint32_t *d, const uint64_t *addresses, const uint32_t *data, const uint32_t "
         "*second, uint64_t at",
-        f"    GLOBAL_ATOMIC(w, d, addresses, data, second, {name}, uint{bits}_t, "
-        f"{int(segment == 'FLAT')}, at)",
+        f"    GLOBAL_ATOMIC(w, d, addresses, data, second, {name}, uint{bits}_t, {int(segment == 'FLAT')}, at)",
     )
-    context.emit(
-        f"    {helper}(w, {destination}, at, {data}, {second}, {context.instruction.address:#x}ull);"
-    )
+    context.emit(f"    {helper}(w, {destination}, at, {data}, {second}, {context.instruction.address:#x}ull);")
     return True
 
 
@@ -251,12 +243,9 @@ def emit_buffer(context: Context) -> bool:
     context.emit(f"    const struct Buffer buffer = buffer_of(w, {descriptor});")
     context.emit("    uint64_t at[64];")
     context.emit(
-        f"    if (!buffer_offsets(w, at, buffer, {index}, {lanes}, {decoded.offset}, {at})) return "
-        f"WAVE_FAULTED;"
+        f"    if (!buffer_offsets(w, at, buffer, {index}, {lanes}, {decoded.offset}, {at})) return WAVE_FAULTED;"
     )
-    parameters = (
-        "struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets, uint32_t scalar, "
-    )
+    parameters = "struct Wave *w, uint32_t *d, struct Buffer buffer, const uint64_t *offsets, uint32_t scalar, "
     if kind == "ATOMIC":
         data, second, destination = _atomic_arguments(
             context,
@@ -270,14 +259,11 @@ def emit_buffer(context: Context) -> bool:
         helper = context.helper(
             name,
             parameters + "const uint32_t *data, const uint32_t *second, uint64_t at",
-            f"    BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, {atomic[0]}, "
-            f"uint{atomic[1]}_t, at)",
+            f"    BUFFER_ATOMIC(w, d, buffer, offsets, scalar, data, second, {atomic[0]}, uint{atomic[1]}_t, at)",
         )
         context.emit(f"    {helper}(w, {destination}, buffer, at, {scalar}, {data}, {second}, {at});")
     elif decoded.lds:
-        context.emit(
-            f"    buffer_to_lds(w, buffer, at, {scalar}, {decoded.offset}, {shape_source(shape)}, {at});"
-        )
+        context.emit(f"    buffer_to_lds(w, buffer, at, {scalar}, {decoded.offset}, {shape_source(shape)}, {at});")
     else:
         is_store = kind == "STORE"
         data = _data(context, decoded.vdata.offset, max(1, shape[0] // 4), is_store, accumulator)

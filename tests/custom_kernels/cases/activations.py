@@ -6,17 +6,13 @@ from predecode.custom_kernels.formats import ElementFormat
 from tests.custom_kernels.cases.case import Comparison
 
 
-def random_rows(
-    generator: torch.Generator, shape: tuple[int, ...], element_format: ElementFormat
-) -> torch.Tensor:
+def random_rows(generator: torch.Generator, shape: tuple[int, ...], element_format: ElementFormat) -> torch.Tensor:
     """Normal values in the activation dtype, columns of very different size so that groups' scales differ."""
     sizes = torch.exp2(torch.randint(-6, 7, shape[-1:], generator=generator).float())
     return (torch.randn(shape, generator=generator) * sizes).to(element_format.activation_dtype)
 
 
-def special_rows(
-    generator: torch.Generator, columns: int, element_format: ElementFormat
-) -> dict[str, torch.Tensor]:
+def special_rows(generator: torch.Generator, columns: int, element_format: ElementFormat) -> dict[str, torch.Tensor]:
     """Rows [1, columns] that are zero, tiny, huge, and with one outlier."""
     normal = torch.randn(1, columns, generator=generator)
     outlier = normal.clone()

@@ -9,9 +9,7 @@ from tests.custom_kernels.cases.case import Comparison
 NAN_CODES = {"e4m3fn": (0x7F, 0xFF), "e4m3fnuz": (0x80,)}
 
 
-def elements(
-    generator: torch.Generator, shape: tuple[int, ...], element_format: ElementFormat
-) -> torch.Tensor:
+def elements(generator: torch.Generator, shape: tuple[int, ...], element_format: ElementFormat) -> torch.Tensor:
     """Every code but NaN equally likely, denormals and the largest values too; normal when float32."""
     if not element_format.is_quantized:
         return torch.randn(shape, generator=generator)

@@ -54,9 +54,7 @@ def _fp8_steps(given: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     return (ordinal(given) - ordinal(expected)).abs()
 
 
-def mismatch(
-    given: torch.Tensor, expected: torch.Tensor, rule: Comparison | tuple[Comparison, ...]
-) -> str | None:
+def mismatch(given: torch.Tensor, expected: torch.Tensor, rule: Comparison | tuple[Comparison, ...]) -> str | None:
     """None where ``given`` meets ``rule`` against ``expected``; else one line that names the worst element."""
     if isinstance(rule, tuple):
         return next(filter(None, (mismatch(given, expected, part) for part in rule)), None)

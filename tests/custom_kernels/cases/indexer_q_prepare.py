@@ -10,9 +10,7 @@ from tests.custom_kernels.cases.rotation import scattered_positions, table
 def cases(element_format: ElementFormat) -> list[Case]:
     generator = torch.Generator().manual_seed(11)
     # Only the order of the Hadamard sums may differ; it is seen where a sum lies next to a rounding boundary.
-    values_rule = (
-        Comparison(steps=1, fraction=2e-3) if element_format.is_quantized else Comparison(relative=2e-6)
-    )
+    values_rule = Comparison(steps=1, fraction=2e-3) if element_format.is_quantized else Comparison(relative=2e-6)
 
     def case(label, rows, heads=32, layout="interleaved", factor=1.0, limit=512):
         q = torch.randn(rows, heads * 128, generator=generator) * factor

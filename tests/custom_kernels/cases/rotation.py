@@ -18,9 +18,7 @@ def scattered_positions(generator: torch.Generator, rows: int, limit: int) -> to
     return positions
 
 
-def random_slots(
-    generator: torch.Generator, rows: int, pages: int, padding: tuple[int, ...] = ()
-) -> torch.Tensor:
+def random_slots(generator: torch.Generator, rows: int, pages: int, padding: tuple[int, ...] = ()) -> torch.Tensor:
     """int64 [rows] of different slots among ``pages`` of 64, the rows in ``padding`` -1."""
     slots = torch.randperm(pages * 64, generator=generator)[:rows]
     slots[list(padding)] = -1

@@ -51,9 +51,7 @@ DEEPSEEK = replace(
     mlp_layer_types=("dense", "sparse"),
     indexer_types=("full", "full"),
 )
-TWO_LAYERS = replace(
-    GLM, num_hidden_layers=2, mlp_layer_types=("dense", "sparse"), indexer_types=("full", "full")
-)
+TWO_LAYERS = replace(GLM, num_hidden_layers=2, mlp_layer_types=("dense", "sparse"), indexer_types=("full", "full"))
 
 
 def linear_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, int]]:
@@ -101,9 +99,7 @@ def plain_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def random_checkpoint(
-    config: ModelConfig, linear_dtype: torch.dtype, seed: int = 0
-) -> dict[str, torch.Tensor]:
+def random_checkpoint(config: ModelConfig, linear_dtype: torch.dtype, seed: int = 0) -> dict[str, torch.Tensor]:
     """Every tensor of the model; FP8 linears use all finite codes, -0 among them, and random scales."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -169,9 +165,7 @@ def expected_linears(
 
     attention = "self_attn."
     expected = {
-        "attention.qkv_a": [
-            np.concatenate([whole(f"{attention}q_a_proj"), whole(f"{attention}kv_a_proj_with_mqa")])
-        ],
+        "attention.qkv_a": [np.concatenate([whole(f"{attention}q_a_proj"), whole(f"{attention}kv_a_proj_with_mqa")])],
         "attention.q_b": [rows(whole(f"{attention}q_b_proj"))],
         "attention.kv_b": [rows(whole(f"{attention}kv_b_proj"))],
         "attention.o_proj": [columns(whole(f"{attention}o_proj"))],

@@ -87,9 +87,7 @@ def test_full_disk_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_short_writes_are_continued(tmp_path, monkeypatch):
     real = os.pwrite
-    monkeypatch.setattr(
-        os, "pwrite", lambda descriptor, content, offset: real(descriptor, content[:37], offset)
-    )
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, content, offset: real(descriptor, content[:37], offset))
     write(tmp_path / "short.irpa", CONTENTS, 1 << 20)
     monkeypatch.undo()
     write(tmp_path / "whole.irpa", CONTENTS, 1 << 20)

@@ -112,9 +112,7 @@ BAD_CHECKPOINTS = {
         "tensor model.layers.2.input_layernorm.weight is not part of",
     ),
     "layer after the prediction layer": (
-        lambda tensors: tensors.update(
-            {f"model.layers.{layer}.eh_proj.weight": torch.zeros(2, 2) for layer in (2, 3)}
-        ),
+        lambda tensors: tensors.update({f"model.layers.{layer}.eh_proj.weight": torch.zeros(2, 2) for layer in (2, 3)}),
         "tensor model.layers.3.eh_proj.weight is not part of",
     ),
     "misshapen linear": (
@@ -162,9 +160,7 @@ BAD_CHECKPOINTS = {
         "tensor model.layers.1.self_attn.v_scale scales the cache by 2",
     ),
     "NaN code": (
-        changed(
-            f"{EXPERT}gate_proj.weight", lambda t: t.view(torch.uint8).fill_diagonal_(0x7F).view(t.dtype)
-        ),
+        changed(f"{EXPERT}gate_proj.weight", lambda t: t.view(torch.uint8).fill_diagonal_(0x7F).view(t.dtype)),
         f"tensor {EXPERT}gate_proj.weight cannot be used: it holds NaN",
     ),
     "negative scale": (

@@ -71,9 +71,7 @@ def test_fused_experts_equal_separate_ones():
     fused = {name: tensor for name, tensor in tensors.items() if ".mlp.experts." not in name}
     for layer in (1, 2):
         experts = [f"model.layers.{layer}.mlp.experts.{e}." for e in range(GLM.n_routed_experts)]
-        gate_up = [
-            torch.cat([tensors[f"{e}gate_proj.weight"], tensors[f"{e}up_proj.weight"]]) for e in experts
-        ]
+        gate_up = [torch.cat([tensors[f"{e}gate_proj.weight"], tensors[f"{e}up_proj.weight"]]) for e in experts]
         fused[f"model.layers.{layer}.mlp.experts.gate_up_proj"] = torch.stack(gate_up)
         down = [tensors[f"{e}down_proj.weight"] for e in experts]
         fused[f"model.layers.{layer}.mlp.experts.down_proj"] = torch.stack(down)

@@ -71,9 +71,7 @@ def sparse_checkpoint(tmp_path_factory):
 def growth(folder, layers, band_bytes):
     """Bytes by which peak memory grew over what the imports took."""
     arguments = [str(folder), json.dumps(layers), str(band_bytes)]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (folder / "p.irpa").unlink()
     return int(done.stdout)

@@ -44,10 +44,7 @@ def equal(given, expected):
     return (
         given.dtype == expected.dtype
         and given.shape == expected.shape
-        and (
-            given.contiguous().flatten().view(torch.uint8).tolist()
-            == expected.flatten().view(torch.uint8).tolist()
-        )
+        and (given.contiguous().flatten().view(torch.uint8).tolist() == expected.flatten().view(torch.uint8).tolist())
     )
 
 

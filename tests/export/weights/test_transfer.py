@@ -39,8 +39,7 @@ def loaded(outputs, source, config, shard, element_format):
 
 def read_all(source):
     return {
-        name: source.read(name, tuple(slice(0, size) for size in facts.shape))
-        for name, facts in source.tensors.items()
+        name: source.read(name, tuple(slice(0, size) for size in facts.shape)) for name, facts in source.tensors.items()
     }
 
 

@@ -56,9 +56,7 @@ def _tensor(dtype: str, *shape: int | str) -> str:
     return f"tensor<{'x'.join(str(size) for size in shape)}{'x' if shape else ''}{dtype}>"
 
 
-def _matmul(
-    name: str, dtype: str, accumulator: str, m: int, n: int, k: int, tolerance: float
-) -> CompiledCase:
+def _matmul(name: str, dtype: str, accumulator: str, m: int, n: int, k: int, tolerance: float) -> CompiledCase:
     a, b, c = _tensor(dtype, m, k), _tensor(dtype, k, n), _tensor(accumulator, m, n)
     zero = "0" if accumulator.startswith("i") else "0.0"
     text = f"""func.func @main(%a: {a}, %b: {b}) -> {c} {{
@@ -103,15 +101,11 @@ def _elementwise(
       }} -> {out}
       return %out : {out}
     }}"""
-    return CompiledCase(
-        name, text, inputs or _inputs(*(_random(t, *shape) for t in types)), tolerance, flags, expected
-    )
+    return CompiledCase(name, text, inputs or _inputs(*(_random(t, *shape) for t in types)), tolerance, flags, expected)
 
 
 def _unary(operation: str, tolerance: float, shape=(33, 77)) -> CompiledCase:
-    return _elementwise(
-        f"{operation}_f32", ["f32"], "f32", f"%r = math.{operation} %a : f32", shape, tolerance
-    )
+    return _elementwise(f"{operation}_f32", ["f32"], "f32", f"%r = math.{operation} %a : f32", shape, tolerance)
 
 
 def _positive(*shape):
@@ -145,9 +139,7 @@ def _softmax(rows: int, columns: int) -> CompiledCase:
 def _attention(dtype: str, heads: int, queries: int, keys: int, size: int, tolerance: float) -> CompiledCase:
     q, k = _tensor(dtype, heads, queries, size), _tensor(dtype, heads, keys, size)
     dims = "b, m, n, k1, k2"
-    maps = ", ".join(
-        f"affine_map<({dims}) -> ({out})>" for out in ("b, m, k1", "b, k2, k1", "b, k2, n", "", "b, m, n")
-    )
+    maps = ", ".join(f"affine_map<({dims}) -> ({out})>" for out in ("b, m, k1", "b, k2, k1", "b, k2, n", "", "b, m, n"))
     text = f"""func.func @main(%q: {q}, %k: {k}, %v: {k}) -> {q} {{
       %e = tensor.empty() : {q}
       %scale = arith.constant 0.125 : {dtype}
@@ -167,9 +159,7 @@ def _attention(dtype: str, heads: int, queries: int, keys: int, size: int, toler
 
 
 def _from_file(name, inputs, tolerance) -> CompiledCase:
-    return CompiledCase(
-        name, (Path(__file__).parent / "mlir" / f"{name}.mlir").read_text(), inputs, tolerance
-    )
+    return CompiledCase(name, (Path(__file__).parent / "mlir" / f"{name}.mlir").read_text(), inputs, tolerance)
 
 
 INTEGER_BODY = """%three = arith.constant 3 : i32

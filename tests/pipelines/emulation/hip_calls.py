@@ -41,9 +41,7 @@ class Hip:
     """One emulated device, current on this thread."""
 
     def __init__(self, arch: str = "gfx942", strict: bool = True) -> None:
-        driver.create_device(
-            arch, strict
-        )  # Registers the module loader; the calls below go round the driver.
+        driver.create_device(arch, strict)  # Registers the module loader; the calls below go round the driver.
         self.library = driver._loaders[0].library
         assert self.library.hipInit(0) == SUCCESS
         assert self.library.hipSetDevice(ORDINALS[arch, strict]) == SUCCESS
@@ -78,9 +76,7 @@ class Hip:
         return array
 
     def copy(self, target: int, source: int, size: int, kind: int) -> int:
-        return self.library.hipMemcpy(
-            ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size), kind
-        )
+        return self.library.hipMemcpy(ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size), kind)
 
     def load(self, code: bytes) -> tuple[int, ctypes.c_void_p]:
         module = ctypes.c_void_p()

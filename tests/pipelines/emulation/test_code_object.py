@@ -39,9 +39,7 @@ def test_reads_kernels_variables_and_relocations(code):
     ]
     assert not nothing.arguments and lookup.argument_bytes == 16
     assert nothing.entry_offset % 256 == 0 and nothing.entry_offset != lookup.entry_offset
-    assert parsed.code[nothing.entry_offset : nothing.entry_offset + 4] == bytes.fromhex(
-        "000081bf"
-    )  # s_endpgm
+    assert parsed.code[nothing.entry_offset : nothing.entry_offset + 4] == bytes.fromhex("000081bf")  # s_endpgm
     sizes = {variable.name: variable.size for variable in parsed.variables}
     assert sizes["table"] == 256 and sizes["first"] == 8
     table = next(variable.address for variable in parsed.variables if variable.name == "table")

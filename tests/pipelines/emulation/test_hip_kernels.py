@@ -214,9 +214,7 @@ def test_an_access_past_the_end_is_a_fault(strict_kernels, short, what):
     hip, kernels = strict_kernels
     sizes = {"source": 4 * 150, "target": 4 * 150} | {short: 4 * 150 - 1}
     source, out = hip.malloc(sizes["source"]), hip.malloc(sizes["target"])
-    assert (
-        hip.launch(kernels["scale"], (3,), (64,), source, out, ctypes.c_float(1), _i32(150)) == LAUNCH_FAILURE
-    )
+    assert hip.launch(kernels["scale"], (3,), (64,), source, out, ctypes.c_float(1), _i32(150)) == LAUNCH_FAILURE
     fault = hip.fault()
     assert f"{what} of 4 bytes" in fault and "workgroup (2, 0, 0), lane 21" in fault
     assert "at byte 596 of live buffer" in fault and "599 bytes" in fault and f"`global_{what}" in fault
@@ -230,9 +228,7 @@ def test_a_freed_buffer_is_a_fault(strict_kernels):
     hip, kernels = strict_kernels
     source, out = hip.upload(np.zeros(64, np.float32)), hip.malloc(256)
     hip.free(source)
-    assert (
-        hip.launch(kernels["scale"], (1,), (64,), source, out, ctypes.c_float(1), _i32(64)) == LAUNCH_FAILURE
-    )
+    assert hip.launch(kernels["scale"], (1,), (64,), source, out, ctypes.c_float(1), _i32(64)) == LAUNCH_FAILURE
     assert "at byte 0 of freed buffer" in hip.fault()
 
 

@@ -17,8 +17,7 @@ def _sources(value: int) -> dict[str, str]:
     return {
         "answer.h": f"enum {{ kAnswer = {value} }};",
         "one.c": '#include "answer.h"\nint answer(void) { return kAnswer; }',
-        "two.c": "int answer(void);\n"
-        '__attribute__((visibility("default"))) int twice(void) { return 2 * answer(); }',
+        "two.c": 'int answer(void);\n__attribute__((visibility("default"))) int twice(void) { return 2 * answer(); }',
     }
 
 

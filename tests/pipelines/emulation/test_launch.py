@@ -43,9 +43,7 @@ def launch(code, monkeypatch):
     def run(body: str, grid, block, words: int, n: int = 0, strict: bool = True):
         table = '__attribute__((visibility("default"))) void *const kernel_table[] = {kernel, kernel_text};'
         source = f"{PROLOGUE}\nint kernel(struct Wave *wave) {{\n{body}\n}}\n{table}\n"
-        key = host_compiler.content_key(
-            "stand-in", source, (device_library.ISA_FOLDER / "wave.h").read_bytes()
-        )
+        key = host_compiler.content_key("stand-in", source, (device_library.ISA_FOLDER / "wave.h").read_bytes())
 
         def build(parsed, is_strict):
             return host_compiler.build_shared_object(

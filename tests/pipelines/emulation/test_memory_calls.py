@@ -121,10 +121,7 @@ def test_a_graph_runs_its_nodes_in_order_each_time(hip):
     assert hip.library.hipGraphCreate(ctypes.byref(graph), 0) == SUCCESS
     for value, width in [(1, 4), (2, 2)]:
         fill = _MemsetParameters(pointer, 4, 1, 0, value, width)
-        assert (
-            hip.library.hipGraphAddMemsetNode(ctypes.byref(node), graph, None, 0, ctypes.byref(fill))
-            == SUCCESS
-        )
+        assert hip.library.hipGraphAddMemsetNode(ctypes.byref(node), graph, None, 0, ctypes.byref(fill)) == SUCCESS
     assert hip.library.hipGraphInstantiate(ctypes.byref(instance), graph, None, None, 0) == SUCCESS
     assert hip.library.hipGraphDestroy(graph) == SUCCESS
     for _ in range(2):

@@ -63,9 +63,7 @@ def test_parameters_load_and_a_cache_is_written_in_place(tmp_path, arch):
     config = iree.runtime.Config(device=device)
     index = iree.runtime.ParameterIndex()
     index.load(str(tmp_path / "weights.irpa"))
-    parameters = iree.runtime.create_io_parameters_module(
-        config.vm_instance, index.create_provider(scope="model")
-    )
+    parameters = iree.runtime.create_io_parameters_module(config.vm_instance, index.create_provider(scope="model"))
     main = iree.runtime.VmModule.copy_buffer(config.vm_instance, compiler.compile_str(text, extra_args=flags))
     model = iree.runtime.load_vm_modules(parameters, main, config=config)[-1]
     expected = np.zeros((128, 48), np.float32)

@@ -62,9 +62,7 @@ def rounded(value, width: int) -> Number:
             return Number(float(near), width, "f")
         options = [near, np.nextafter(near, kind(np.inf)), np.nextafter(near, kind(-np.inf))]
     finite = [option for option in options if np.isfinite(option)]
-    best = min(
-        finite, key=lambda o: (abs(Fraction(float(o)) - value), int.from_bytes(o.tobytes(), "little") & 1)
-    )
+    best = min(finite, key=lambda o: (abs(Fraction(float(o)) - value), int.from_bytes(o.tobytes(), "little") & 1))
     return Number(float(best), width, "f")
 
 
@@ -337,9 +335,7 @@ class Evaluator:
             return convert(value, int(width), kind)
         if group == "sized":
             width, text = token.rstrip("U").split("'")
-            return (
-                Number(float(text), int(width), "f") if "." in text else Number(int(text, 0), int(width), "u")
-            )
+            return Number(float(text), int(width), "f") if "." in text else Number(int(text, 0), int(width), "u")
         if group == "hex":
             return Number(int(token, 16), 64 if len(token) > 10 else 32, "b")
         if group == "float":
@@ -422,21 +418,13 @@ def arithmetic(operator: str, a: Number, b: Number) -> Number:
             p, q = np.float64(x), np.float64(y)
             if operator == "**":
                 return Number(float(p**q), 64, "f")
-            result = (
-                {"+": p + q, "-": p - q, "*": p * q, "/": p / q}[operator] if operator in "+-*/" else None
-            )
+            result = {"+": p + q, "-": p - q, "*": p * q, "/": p / q}[operator] if operator in "+-*/" else None
         if result is None:
             raise NotImplementedError(operator)
         return rounded(float(result), width)
     width = max(a.width, b.width, 32)
     kind = (
-        "i"
-        if a.kind == "i" and b.kind in ("i", "u")
-        else "u"
-        if a.kind == "u"
-        else b.kind
-        if a.kind == "b"
-        else a.kind
+        "i" if a.kind == "i" and b.kind in ("i", "u") else "u" if a.kind == "u" else b.kind if a.kind == "b" else a.kind
     )
     if operator in ("<<", ">>"):
         width, kind = max(a.width, 32), a.kind
@@ -504,14 +492,10 @@ def call(name: str, arguments: list[Number]) -> Number:
         if kind == "f":
             return rounded(a.value, width)
         if a.kind == "f":
-            low, high = (
-                (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
-            )
+            low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
             return Number(_to_integer(a.value, low, high), width, kind)
         if int(match[2]) > width:  # narrowing saturates
-            low, high = (
-                (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
-            )
+            low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if kind == "i" else (0, (1 << width) - 1)
             return Number(min(max(a.value, low), high), width, kind)
         return Number(a.value, width, kind)
     raise NotImplementedError(name)

@@ -95,11 +95,7 @@ def test_waves_exchange_through_lds():
         group.vgpr(0, i)[:] = 4 * (64 * i + LANES)
         group.vgpr(1, i)[:] = 4 * (1023 - 64 * i - LANES)
         group.vgpr(2, i)[:] = 64 * i + LANES
-    group.run(
-        kernel(
-            "ds_write_b32 v0, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v3, v1\ns_waitcnt lgkmcnt(0)"
-        )
-    )
+    group.run(kernel("ds_write_b32 v0, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v3, v1\ns_waitcnt lgkmcnt(0)"))
     for i in range(16):
         np.testing.assert_array_equal(group.vgpr(3, i), 1023 - 64 * i - LANES)
 
@@ -138,9 +134,7 @@ def test_denormal_mode():
         group.vgpr(2)[:] = 0x01
         group.vgpr(5)[:] = np.float32(2.0**20).view(np.uint32)
         group.run(kernel(text))
-        results.append(
-            (int(group.vgpr(1)[0]), float(group.vgpr(3).view(np.float32)[0]), int(group.vgpr(4)[0]))
-        )
+        results.append((int(group.vgpr(1)[0]), float(group.vgpr(3).view(np.float32)[0]), int(group.vgpr(4)[0])))
     assert results[0][0] == 0x00400000 and results[1][0] == 0
     assert results[0][1] == results[1][1] == 2.0**-10
     assert results[0][2] != 0 and results[1][2] == 0

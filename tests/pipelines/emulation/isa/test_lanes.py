@@ -94,16 +94,12 @@ def test_permutes_and_swizzle():
     """)
     )
     source = (index + 2) % 64
-    np.testing.assert_array_equal(
-        group.vgpr(2), np.where(enabled, np.where(enabled[source], data[source], 0), 0)
-    )
+    np.testing.assert_array_equal(group.vgpr(2), np.where(enabled, np.where(enabled[source], data[source], 0), 0))
     pushed = np.zeros(64, np.uint32)
     pushed[index[enabled]] = data[enabled]
     np.testing.assert_array_equal(group.vgpr(3), np.where(enabled, pushed, 0))
     swizzled = (LANES & 32) | (LANES & 0b00110 | 0b01000) ^ 0b00010
-    np.testing.assert_array_equal(
-        group.vgpr(4), np.where(enabled, np.where(enabled[swizzled], data[swizzled], 0), 0)
-    )
+    np.testing.assert_array_equal(group.vgpr(4), np.where(enabled, np.where(enabled[swizzled], data[swizzled], 0), 0))
     quad = LANES ^ 1
     np.testing.assert_array_equal(group.vgpr(5), np.where(enabled, np.where(enabled[quad], data[quad], 0), 0))
 

@@ -42,9 +42,7 @@ def test_global_loads_of_every_width():
     )
 
     def read(kind, base, count=1):
-        return np.stack(
-            [data[base + 16 * lane :][: np.dtype(kind).itemsize * count].view(kind) for lane in LANES]
-        )
+        return np.stack([data[base + 16 * lane :][: np.dtype(kind).itemsize * count].view(kind) for lane in LANES])
 
     np.testing.assert_array_equal(group.vgpr(10), read("u1", 1027)[:, 0])
     np.testing.assert_array_equal(group.vgpr(11).view(np.int32), read("i1", 2043)[:, 0])
@@ -230,9 +228,7 @@ def test_transposing_reads(bits):
     group.run(kernel(f"ds_read_b64_tr_b{bits} v[2:3], v0", "gfx950"))
     for lane in LANES:
         got = int(group.vgpr(2)[lane]) | int(group.vgpr(3)[lane]) << 32
-        assert [got >> bits * i & (1 << bits) - 1 for i in range(rows)] == list(
-            matrices[lane // 16, :, lane % 16]
-        )
+        assert [got >> bits * i & (1 << bits) - 1 for i in range(rows)] == list(matrices[lane // 16, :, lane % 16])
 
 
 def test_scratch_and_flat_apertures():

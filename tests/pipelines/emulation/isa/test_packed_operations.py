@@ -12,9 +12,7 @@ THREE = ("V_PK_MAD_I16", "V_PK_MAD_U16", "V_PK_FMA_F16", "V_PK_MINIMUM3_F16", "V
 NAMES = [op.name for op in VOP3POp if op.name.startswith("V_PK_") and op.name.endswith("16")]
 NAMES += [op.name for op in VOP3POp if op.name.startswith("V_DOT") and not op.name.startswith("V_DOT2_F32")]
 INTEGERS = np.array([0, 1, 0x7FFF, 0x8000, 0xFFFF, 15, 16, 255], np.uint32)
-HALVES = np.array(
-    [0, 0x8000, 0x3C00, 0xBC00, 0x7C00, 0xFC00, 0x7E00, 0x0001, 0x7BFF, 0x0400, 0x1400], np.uint32
-)
+HALVES = np.array([0, 0x8000, 0x3C00, 0xBC00, 0x7C00, 0xFC00, 0x7E00, 0x0001, 0x7BFF, 0x0400, 0x1400], np.uint32)
 
 
 def _operands(name: str) -> np.ndarray:

@@ -60,8 +60,7 @@ def _move(to: int, source: int) -> int:
 @pytest.fixture(scope="module")
 def kernels():
     codes = [
-        b"".join(word.to_bytes(4, "little") for word in (encode(opcode), SAVE_SCC))
-        for opcode, _, encode in MEMBERS
+        b"".join(word.to_bytes(4, "little") for word in (encode(opcode), SAVE_SCC)) for opcode, _, encode in MEMBERS
     ]
     return load(tuple(codes[:60])) + load(tuple(codes[60:]))
 
@@ -72,9 +71,7 @@ def test_scalar_operations_follow_the_pseudo_code(kernels):
     wrong, skipped = [], []
     for (opcode, operation, _), run in zip(MEMBERS, kernels, strict=False):
         for trial in range(60):
-            words = [
-                int(rng.choice(SPECIAL)) if rng.random() < 0.6 else int(rng.integers(2**32)) for _ in range(6)
-            ]
+            words = [int(rng.choice(SPECIAL)) if rng.random() < 0.6 else int(rng.integers(2**32)) for _ in range(6)]
             scc = trial & 1
             registers = {
                 "S0": words[0] | words[1] << 32,
@@ -103,9 +100,7 @@ def test_scalar_operations_follow_the_pseudo_code(kernels):
                 wrong.append(f"{opcode.name} {words}: got {got:x}, pseudo-code {wanted['D0'] & mask:x}")
                 break
             if operation.condition and wave.sgpr[10] != wanted["SCC"] & 1:
-                wrong.append(
-                    f"{opcode.name} {words} scc {scc}: SCC {wave.sgpr[10]}, pseudo-code {wanted['SCC'] & 1}"
-                )
+                wrong.append(f"{opcode.name} {words} scc {scc}: SCC {wave.sgpr[10]}, pseudo-code {wanted['SCC'] & 1}")
                 break
     assert not wrong, "\n".join(wrong)
     assert set(skipped) <= {

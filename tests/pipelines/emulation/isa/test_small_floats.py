@@ -61,18 +61,12 @@ def _samples(fmt) -> np.ndarray:
     values = np.unique(codes[np.isfinite(codes)])
     middles = ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
     largest = values[-1]
-    edges = np.float32(
-        [largest * k for k in (1.03, 1.04, 1.0625, 1.07, 1.1, 2, 1e20)] + [np.inf, np.nan, 1e-40, 0.0]
-    )
-    near = np.concatenate(
-        [np.nextafter(middles, np.float32(np.inf)), np.nextafter(middles, np.float32(-np.inf))]
-    )
+    edges = np.float32([largest * k for k in (1.03, 1.04, 1.0625, 1.07, 1.1, 2, 1e20)] + [np.inf, np.nan, 1e-40, 0.0])
+    near = np.concatenate([np.nextafter(middles, np.float32(np.inf)), np.nextafter(middles, np.float32(-np.inf))])
     random = np.random.default_rng(0).normal(0, 1, 600).astype(np.float32) * np.exp2(
         np.random.default_rng(1).integers(-12, 10, 600)
     )
-    every = np.concatenate([values, middles, near, edges, -edges, random.astype(np.float32)]).astype(
-        np.float32
-    )
+    every = np.concatenate([values, middles, near, edges, -edges, random.astype(np.float32)]).astype(np.float32)
     return np.resize(every, (every.size + 63) // 64 * 64)
 
 
@@ -126,9 +120,9 @@ def test_the_flavours_differ():
 def test_bf16_pack_rounds_to_nearest_even():
     values = np.random.default_rng(3).integers(0, 2**32, 64, dtype=np.uint64).astype(np.uint32)
     values[:6] = [0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x7F800000, 0x00008000, 0x80000001]
-    values = np.where(
-        (values & 0x7F800000 == 0x7F800000) & (values & 0x7FFFFF != 0), 0x3F800000, values
-    ).astype(np.uint32)
+    values = np.where((values & 0x7F800000 == 0x7F800000) & (values & 0x7FFFFF != 0), 0x3F800000, values).astype(
+        np.uint32
+    )
     group = make_group()
     group.vgpr(0)[:], group.vgpr(1)[:] = values, values[::-1]
     group.run(kernel("v_cvt_pk_bf16_f32 v2, v0, v1", "gfx950"))

@@ -66,8 +66,7 @@ DEFECTS = {
         "global_load_dword v5, v1, s[0:1]\ns_waitcnt vmcnt(0)\nv_add_u32 v6, 1, v5",
     ),
     "wait for too few": (
-        "global_load_dword v5, v1, s[0:1]\nglobal_load_dword v6, v1, s[0:1]\ns_waitcnt vmcnt(1)\n"
-        "v_add_u32 v7, v5, v6",
+        "global_load_dword v5, v1, s[0:1]\nglobal_load_dword v6, v1, s[0:1]\ns_waitcnt vmcnt(1)\nv_add_u32 v7, v5, v6",
         "v6 is used before",
         "global_load_dword v5, v1, s[0:1]\nglobal_load_dword v6, v1, s[0:1]\ns_waitcnt vmcnt(1)\n"
         "v_add_u32 v7, 1, v5\ns_waitcnt vmcnt(0)\nv_add_u32 v7, v5, v6",
@@ -83,11 +82,9 @@ DEFECTS = {
         "s_load_dword s10, s[0:1], 0\ns_waitcnt lgkmcnt(0)\ns_add_u32 s11, s10, 1",
     ),
     "scalar loads return in any order": (
-        "s_load_dword s10, s[0:1], 0\ns_load_dword s12, s[0:1], 8\ns_waitcnt lgkmcnt(1)\n"
-        "s_add_u32 s11, s10, 1",
+        "s_load_dword s10, s[0:1], 0\ns_load_dword s12, s[0:1], 8\ns_waitcnt lgkmcnt(1)\ns_add_u32 s11, s10, 1",
         "s10 is used before the s_waitcnt lgkmcnt(0)",
-        "s_load_dword s10, s[0:1], 0\ns_load_dword s12, s[0:1], 8\ns_waitcnt lgkmcnt(0)\n"
-        "s_add_u32 s11, s10, 1",
+        "s_load_dword s10, s[0:1], 0\ns_load_dword s12, s[0:1], 8\ns_waitcnt lgkmcnt(0)\ns_add_u32 s11, s10, 1",
     ),
     "flat read of LDS never written": (
         FLAT_LDS + "flat_load_dword v5, v[6:7]",
@@ -130,8 +127,7 @@ DEFECTS = {
         "v_and_b32 v5, 28, v1\ns_mov_b64 exec, 0xff7f\nscratch_store_dword v5, v0, off\ns_mov_b64 exec, 0xffff\n"
         "scratch_load_dword v6, v5, off",
         "reads scratch byte 0x1c of the work-item",
-        "v_and_b32 v5, 28, v1\ns_mov_b64 exec, 0xffff\nscratch_store_dword v5, v0, off\n"
-        "scratch_load_dword v6, v5, off",
+        "v_and_b32 v5, 28, v1\ns_mov_b64 exec, 0xffff\nscratch_store_dword v5, v0, off\nscratch_load_dword v6, v5, off",
     ),
     "undefined value through scratch": (
         "scratch_store_dword off, v9, off\nscratch_load_dword v5, off, off\ns_waitcnt vmcnt(0)\n" + STORE.format("v5"),
@@ -207,9 +203,7 @@ HAZARDS = {
     "missing barrier before the next write": (
         WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\n" + WRITE,
         "another wave read",
-        WRITE
-        + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\n"
-        + WRITE,
+        WRITE + "s_waitcnt lgkmcnt(0)\ns_barrier\nds_read_b32 v5, v2\ns_waitcnt lgkmcnt(0)\ns_barrier\n" + WRITE,
     ),
     "flat write, flat read, no barrier": (
         FLAT_WRITE + FLAT_DONE + ONLY_WAVE_1 + "flat_load_dword v5, v[10:11]",
@@ -262,15 +256,12 @@ LEGAL = {
     "v_mad_u64_u32 v[6:7], s[2:3], v0, 4, v[8:9]\n" + STORE.format("v6"),
     "flat atomics of both waves on one word": FLAT_LDS + "v_mov_b32 v6, 0\nds_write_b32 v1, v0\n"
     "s_waitcnt lgkmcnt(0)\ns_barrier\nflat_atomic_add v[6:7], v3\nflat_atomic_add v[6:7], v3",
-    "unselected undefined value": "v_cmp_ge_u32 vcc, v0, v0\nv_cndmask_b32 v5, v9, v0, vcc\n"
-    + STORE.format("v5"),
+    "unselected undefined value": "v_cmp_ge_u32 vcc, v0, v0\nv_cndmask_b32 v5, v9, v0, vcc\n" + STORE.format("v5"),
     "undefined lanes switched off": "s_mov_b64 exec, 15\nv_mov_b32 v5, v0\n" + STORE.format("v5"),
     "undefined value copied, never used": "v_mov_b32 v5, v9\nv_add_f32 v6, v5, v9\nds_write_b32 v1, v6",
-    "atomics of both waves": "v_mov_b32 v5, 0\nds_write_b32 v1, v5\ns_waitcnt lgkmcnt(0)\ns_barrier\n"
-    "ds_add_u32 v5, v0",
+    "atomics of both waves": "v_mov_b32 v5, 0\nds_write_b32 v1, v5\ns_waitcnt lgkmcnt(0)\ns_barrier\nds_add_u32 v5, v0",
     "permuted data": "ds_bpermute_b32 v5, v1, v0\ns_waitcnt lgkmcnt(0)\n" + STORE.format("v5"),
-    "DPP with a bound": "v_mov_b32_dpp v5, v0 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:0\n"
-    + STORE.format("v5"),
+    "DPP with a bound": "v_mov_b32_dpp v5, v0 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:0\n" + STORE.format("v5"),
     "spilled lane": "v_writelane_b32 v40, s2, 3\nscratch_store_dword off, v40, off\n"
     "v_readlane_b32 s9, v40, 3\n"
     "s_cmp_eq_u32 s9, 0\ns_cbranch_scc1 end\nend:\ns_nop 0",

@@ -33,9 +33,7 @@ def test_accuracy(name):
     values = np.random.default_rng(0).uniform(low, high, 512).astype(np.float32)
     got, exact = _apply(f"{name} v1, v0", values), function(values.astype(np.float64))
     unit = np.spacing(
-        np.maximum(np.abs(exact), 2.0**-24 if "sin" in name or "cos" in name or "log" in name else 0).astype(
-            np.float32
-        )
+        np.maximum(np.abs(exact), 2.0**-24 if "sin" in name or "cos" in name or "log" in name else 0).astype(np.float32)
     )
     assert (np.abs(got - exact) <= unit).all()
 
@@ -80,9 +78,7 @@ def test_ldexp():
     group.vgpr(0)[:8] = np.array([a for a, _, _ in cases], np.float32).view(np.uint32)
     group.vgpr(1)[:8] = np.array([b for _, b, _ in cases], np.int32).view(np.uint32)
     group.run(kernel("v_ldexp_f32 v2, v0, v1"))
-    np.testing.assert_array_equal(
-        group.vgpr(2).view(np.float32)[:8], np.array([c for _, _, c in cases], np.float32)
-    )
+    np.testing.assert_array_equal(group.vgpr(2).view(np.float32)[:8], np.array([c for _, _, c in cases], np.float32))
 
 
 SINGLE = """
@@ -117,9 +113,7 @@ def _pairs(kind) -> tuple[np.ndarray, np.ndarray]:
     """[2, 512] numerators and denominators over the whole range, specials first."""
     rng = np.random.default_rng(1)
     bits, unsigned = (32, np.uint32) if kind is np.float32 else (64, np.uint64)
-    values = (
-        rng.integers(0, 2**bits - 1, (2, 512), dtype=np.uint64, endpoint=True).astype(unsigned).view(kind)
-    )
+    values = rng.integers(0, 2**bits - 1, (2, 512), dtype=np.uint64, endpoint=True).astype(unsigned).view(kind)
     info = np.finfo(kind)
     special = [
         1,

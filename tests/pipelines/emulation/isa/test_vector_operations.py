@@ -247,9 +247,7 @@ def test_operations_follow_the_pseudo_code(kernels, group):
                     good = _same(operation.result, got, wanted["D0"])
                 if not good:
                     operands = " ".join(f"{int(inputs[i, lane]):08x}" for i in (1, 0, 3, 2, 5, 4))
-                    wrong.append(
-                        f"{name} lane {lane} ({operands}): got {got:x}, pseudo-code {wanted['D0']:x}"
-                    )
+                    wrong.append(f"{name} lane {lane} ({operands}): got {got:x}, pseudo-code {wanted['D0']:x}")
                     break
                 seen += 1
     assert not wrong, "\n".join(dict(zip((w.split()[0] for w in wrong), wrong, strict=False)).values())

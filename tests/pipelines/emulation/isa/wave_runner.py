@@ -98,9 +98,7 @@ CHECK = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_uint64,
 )
-REPORT = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint64
-)
+REPORT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint64)
 
 
 class Workgroup(ctypes.Structure):
@@ -216,9 +214,7 @@ def assemble(text: str, arch: str = "gfx942") -> bytes:
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         data = target.read_bytes()
-    sections, size, count = (
-        struct.unpack_from(f, data, at)[0] for f, at in (("<Q", 40), ("<H", 58), ("<H", 60))
-    )
+    sections, size, count = (struct.unpack_from(f, data, at)[0] for f, at in (("<Q", 40), ("<H", 58), ("<H", 60)))
     for i in range(count):
         kind, flags, _, offset, length = struct.unpack_from("<IQQQQ", data, sections + i * size + 4)
         if kind == 1 and flags & 4:  # PROGBITS, executable
