@@ -124,3 +124,8 @@ def in_clusters(workgroups: int, cluster: int) -> int:
 def shown_name(symbol: str) -> str:
     """A composed entry's symbol as people read it: ``a+b`` side by side, ``a, b`` one after the other."""
     return symbol.replace(THEN, ", ").replace(SIDE_BY_SIDE, "+")
+
+
+def shown_ops(name: str) -> list[str]:
+    """The ops of a `shown_name`, in order."""
+    return [op for phase in name.split(", ") for op in phase.split("+")]

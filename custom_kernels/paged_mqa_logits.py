@@ -87,7 +87,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroup_size=(THREADS, 1, 1),
         defines=(("HEAD_TILES", heads // TILE), ("ROWS", rows), ("WORKGROUPS", workgroups)),
         workgroups_per_unit=WORKGROUPS_PER_UNIT,
-        reads_early=("cache", "block_table", "lengths") if target.device == "cuda" else (),
+        reads_early=("cache", "block_table", "lengths"),
     )
 
 

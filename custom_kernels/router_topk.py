@@ -74,7 +74,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
             ("SHARED_EXPERTS", call["shared_experts"]),
             ("RENORMALIZE", int(call["renormalize"])),
         ),
-        reads_early=("correction_bias",) if target.device == "cuda" else (),
+        reads_early=("correction_bias",),
     )
 
 

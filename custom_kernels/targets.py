@@ -79,6 +79,16 @@ class Target:
         """Workgroups per compute unit of a resident grid: as many as each may have this target's usual memory."""
         return self.resident_workgroups(LARGEST_BODY_MEMORY)
 
+    @property
+    def resident_grid(self) -> int:
+        """Workgroups that the device holds at once, of usual memory."""
+        return self.compute_units * self.resident_per_unit
+
+    @property
+    def starts_in_order(self) -> bool:
+        """True where workgroups start in the order of their indices, so that later ones may wait for earlier ones."""
+        return self.device == "cuda"
+
 
 def _rocm(arch: str, element_format: ElementFormat, chip: Chip, shared_memory: int, shared_memory_granule: int):
     return Target(

@@ -81,7 +81,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroups=(groups, heads, -(-rows // together)),
         workgroup_size=(THREADS, 1, 1),
         defines=(*defines, ("ROWS", together)),
-        reads_early=("weight", "weight_scales") if target.device == "cuda" else (),
+        reads_early=("weight", "weight_scales"),
     )
 
 

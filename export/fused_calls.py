@@ -146,7 +146,7 @@ class FusedCalls(DispatchedCalls):
         """The phases; a resident grid has as many workgroups as the device holds at once."""
         phases = tuple(tuple(self._part(call) for call in phase) for phase in self.phases)
         pointers = len(self.operands) + len(self._loaded) + len(self.results) - len(self.tied) + 1
-        resident = self.target.compute_units * self.target.resident_per_unit if self.resident else 0
+        resident = self.target.resident_grid if self.resident else 0
         return Composition(phases, pointers, resident, state=len(self.operands) + len(self._entries))
 
     def _part(self, call: TracedCall) -> Part:

@@ -10,7 +10,7 @@ import iree.compiler.ir as ir
 from predecode.custom_kernels.code_object import Kernel
 from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.launch_check import check_launch
-from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
+from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject, Toolchain
 from predecode.export.dispatch_mlir import DispatchText, signed
 from predecode.export.dispatched_calls import DispatchedCalls
@@ -113,7 +113,7 @@ def _dispatched_together(
             calls.append(call)
             launch = call.launch
             early = [sources.get(call.tensor(name).owner, frozenset()) for name in launch.reads_early]
-            reads_early = frozenset().union(*early) if early else None
+            reads_early = frozenset().union(*early) if early and target.starts_in_order else None
             workgroups = math.prod(launch.workgroups)
             reduced = call.op.reads_reduced
             scheduled.append(ScheduledCall(used, launch.workgroup_size, layer, workgroups, reduced, reads_early))
@@ -125,7 +125,7 @@ def _dispatched_together(
         case Fusion.NONE:
             groups = [(group,) for group in dispatches(scheduled, schedule)]
         case Fusion.CHAIN:
-            groups = chained(scheduled, target.compute_units * RESIDENT_PER_UNIT)
+            groups = chained(scheduled, target.resident_grid)
         case Fusion.LAYER:
             groups = fused(scheduled)
     place = {}

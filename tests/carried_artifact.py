@@ -8,7 +8,6 @@ seeded weights on all processors, and completes the manifest; it needs torch, an
 """
 
 import dataclasses
-import math
 import multiprocessing
 import sys
 import time
@@ -22,12 +21,12 @@ from predecode.export.models import find_model
 from predecode.export.shard import Shard
 from predecode.export.weights.archive import ArchiveWriter, storage_offsets
 from predecode.export.weights.parameters import Parameters
-from predecode.export.weights.source import TensorFacts, TensorSource
+from predecode.export.weights.source import TensorSource
 from predecode.export.weights.spans import layer_spans
-from predecode.export.weights.transfer import model_parameters
+from predecode.export.weights.transfer import model_parameters, parameter_lengths
 from predecode.pipelines.artifact import MANIFEST_FILE, file_sha256, read_manifest
 from predecode.pipelines.errors import PredecodeError
-from predecode.pipelines.manifest import FileRecord, Manifest
+from predecode.pipelines.manifest import FileRecord
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -43,8 +42,11 @@ def fill(folder: Path) -> None:
     """Write the parameters of the artifact in ``folder``, as its export would have."""
     manifest = read_manifest(folder)
     model = find_model(manifest.model.name, manifest.model.seed)
-    parts = parts_of(manifest)
-    lengths = {name: _bytes(facts) for part in parts for name, facts in part.outputs.items()}
+    shard = Shard(manifest.model.tensor_parallel, manifest.model.rank)
+    element_format = TARGETS[manifest.target.name].element_format
+    context = manifest.geometry.max_context
+    parts = model_parameters(model.weights, model.config, manifest.model.layers, shard, element_format, context)
+    lengths = parameter_lengths(parts)
     path = folder / manifest.parameters.file
     with ArchiveWriter(path, lengths, layer_spans(storage_offsets(lengths), lengths)) as archive:
         _write(archive, parts, model.weights)
@@ -53,19 +55,10 @@ def fill(folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(complete.to_json(), encoding="utf-8")
 
 
-def parts_of(manifest: Manifest) -> list[Parameters]:
-    """What the artifact's archive holds, in its order."""
-    model = find_model(manifest.model.name, manifest.model.seed)
-    shard = Shard(manifest.model.tensor_parallel, manifest.model.rank)
-    element_format = TARGETS[manifest.target.name].element_format
-    context = manifest.geometry.max_context
-    return model_parameters(model.weights, model.config, manifest.model.layers, shard, element_format, context)
-
-
 def _write(archive: ArchiveWriter, parts: Sequence[Parameters], weights: TensorSource) -> None:
     torch.set_num_threads(1)
     count = multiprocessing.cpu_count()
-    largest_first = sorted(parts, key=lambda part: -sum(map(_bytes, part.outputs.values())))
+    largest_first = sorted(parts, key=lambda part: -sum(parameter_lengths([part]).values()))
 
     def write(first: int) -> None:
         for part in largest_first[first::count]:
@@ -81,10 +74,6 @@ def _write(archive: ArchiveWriter, parts: Sequence[Parameters], weights: TensorS
         process.join()
     if any(process.exitcode for process in processes):
         raise PredecodeError("a process that wrote parameters ended early; what it printed says why")
-
-
-def _bytes(facts: TensorFacts) -> int:
-    return facts.dtype.itemsize * math.prod(facts.shape)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ def write_parameters(
     parts = model_parameters(source, config, layers, shard, element_format, max_context)
     check_checkpoint(source, config, (name for part in parts for name in part.needed))
     outputs = {name: facts for part in parts for name, facts in part.outputs.items()}
-    lengths = {name: _bytes(facts) for name, facts in outputs.items()}
+    lengths = parameter_lengths(parts)
     total, done = sum(lengths.values()), 0
     spans = layer_spans(storage_offsets(lengths), lengths)
     with ArchiveWriter(Path(path), lengths, spans) as archive:
@@ -75,6 +75,12 @@ def write_parameters(
     return outputs
 
 
+def parameter_lengths(parts: Iterable[Parameters]) -> dict[str, int]:
+    """Bytes of each parameter that ``parts`` make, by name, in their order."""
+    outputs = {name: facts for part in parts for name, facts in part.outputs.items()}
+    return {name: math.prod(facts.shape) * facts.dtype.itemsize for name, facts in outputs.items()}
+
+
 def parameter_spans(
     source: TensorSource,
     config: ModelConfig,
@@ -85,7 +91,7 @@ def parameter_spans(
 ) -> dict[str, Span]:
     """Where `write_parameters`, given the same, puts each layer's parameters."""
     parts = model_parameters(source, config, layers, shard, element_format, max_context)
-    lengths = {name: _bytes(facts) for part in parts for name, facts in part.outputs.items()}
+    lengths = parameter_lengths(parts)
     return layer_spans(storage_offsets(lengths), lengths)
 
 
@@ -137,10 +143,6 @@ def _parameters_of(
     for part in [*mapping.outer(), *(part for layer in layers for part in mapping.layer(layer))]:
         if any(name in state for name in part.outputs):
             yield part
-
-
-def _bytes(facts: TensorFacts) -> int:
-    return math.prod(facts.shape) * facts.dtype.itemsize
 
 
 def _describe(facts: TensorFacts) -> str:

@@ -11,7 +11,7 @@ from predecode.custom_kernels import add_rms_norm_group_quant, gemm_fp8_blocksca
 from predecode.custom_kernels.formats import E4M3FNUZ
 from predecode.custom_kernels.layouts import TILED_16X16
 from predecode.custom_kernels.op import OPS
-from predecode.custom_kernels.targets import CPU, GFX942
+from predecode.custom_kernels.targets import CPU, GFX942, Target
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.compile import compile_module
 from predecode.export.inject import inject
@@ -234,6 +234,8 @@ def run_with_parameters(model, arguments, compiled_module, device, times):
 
 
 def let_products_read_early(monkeypatch, operand):
+    """On a chip whose workgroups start in order, as the emulated ones' do."""
+    monkeypatch.setattr(Target, "starts_in_order", True)
     gemm = OPS["gemm_fp8_blockscale"]
     monkeypatch.setitem(
         OPS, gemm.name, replace(gemm, launch=lambda *call: replace(gemm.launch(*call), reads_early=(operand,)))

@@ -4,6 +4,7 @@ import json
 import statistics
 from dataclasses import dataclass, field
 
+from predecode.custom_kernels.composition import shown_ops
 from predecode.pipelines.bench.report import BenchReport, RunReport, group_dispatches
 from predecode.pipelines.records import encode
 
@@ -89,7 +90,7 @@ class RivalsReport:
 def our_dispatch(run: RunReport | None, op: str, weight: str) -> tuple[float | None, str]:
     """Seconds of our dispatch of ``op`` (on the matrices ``weight``, if it reads any), and what else is in it."""
     for group in group_dispatches(run) if run else ():
-        ops, weights = group.name.replace(", ", "+").split("+"), group.weight.split(", ")
+        ops, weights = shown_ops(group.name), group.weight.split(", ")
         if op in ops and (not weight or weight in weights):
             ops.remove(op)
             others = [other for other in weights if other and other != weight]
