@@ -24,11 +24,13 @@ def entry_source(composition: Composition) -> str:
             bodies[variant] = f"part{len(bodies)}"
             lines += _namespace(bodies[variant], part)
     names = [f"{bodies[part.launch.source, part.launch.defines]}::{part.launch.symbol}" for part in parts]
-    shared = ", ".join(f"shared_bytes({name})" for name in dict.fromkeys(names))
+    shared_bytes, alignments = (
+        ", ".join(f"{asked}({name})" for name in dict.fromkeys(names)) for asked in ("shared_bytes", "shared_alignment")
+    )
     lines += [
-        f"constexpr int SHARED_BYTES = largest({shared});",
+        f"constexpr int SHARED_BYTES = largest({shared_bytes});",
         f"{_attributes(composition)} void {composition.symbol}({', '.join(_parameters(composition))}) {{",
-        "  SHARED uint32x4 memory[divide_up(SHARED_BYTES, 16) + !SHARED_BYTES];",
+        f"  alignas(largest({alignments})) SHARED uint32x4 memory[divide_up(SHARED_BYTES, 16) + !SHARED_BYTES];",
         *_body(composition, iter(names)),
         "}",
         "",

@@ -15,6 +15,9 @@ from predecode.custom_kernels.row_workgroups import THREADS, chunks_of
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import QuantizedActivation
 
+MOST_TURNS = 4
+"""Times that a workgroup's threads take eight elements each, all of which they hold at once."""
+
 
 def reference(x: torch.Tensor, element_format: str) -> tuple[torch.Tensor, torch.Tensor]:
     values, scales = quantize_groups(x.float(), ELEMENT_FORMATS[element_format])
@@ -35,14 +38,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     rows, columns = call["x"].shape
     if not target.has_hip_kernels:
         return Launch("group_quant.cpp", "group_quant", ("x",), (rows,), (rows, 1, 1), defines=(("COLUMNS", columns),))
+    chunks = chunks_of(rows * columns)
+    # Few where a product starts with it: its workgroups fill the device.
+    workgroups = min(chunks, max(target.compute_units // 16, -(-chunks // MOST_TURNS))) if target.starts_in_order else chunks
     return Launch(
         source="group_quant.hip",
         symbol="group_quant",
         operands=("x",),
         constants=(),
-        workgroups=(chunks_of(rows * columns), 1, 1),
+        workgroups=(workgroups, 1, 1),
         workgroup_size=(THREADS, 1, 1),
-        defines=(("ROWS", rows), ("COLUMNS", columns)),
+        defines=(("ROWS", rows), ("COLUMNS", columns), ("WORKGROUPS", workgroups)),
     )
 
 

@@ -65,7 +65,7 @@ DEVICE void gather_pairs_and_shares(Shared &shared, const int *expert_ids, const
     int pair = i * GATHER_THREADS + thread_id();
     shares[i] = pair < pairs ? expert_weights[pair] : 0;
   }
-  gather_pairs(expert_ids, pairs, shared.gathered);
+  gather_pairs<EXPERTS_PER_ROW>(expert_ids, pairs, shared.gathered);
 #pragma unroll
   for (int i = 0; i < OWN_PAIRS; ++i) {
     int pair = i * GATHER_THREADS + thread_id();
@@ -128,7 +128,7 @@ struct Slot {
   float weight_scales[SCALE_BLOCKS];  // of the first and the last part
 };
 
-DEVICE void load(const Operands &operands, const Sources &from, int group, Slot &slot) {
+DEVICE void load_weights(const Operands &operands, const Sources &from, int group, Slot &slot) {
 #pragma unroll
   for (int part = 0; part < WORKGROUP_PARTS; ++part) {
     const uint8 *weight =
@@ -141,6 +141,9 @@ DEVICE void load(const Operands &operands, const Sources &from, int group, Slot 
   for (int i = 0; i < SCALE_BLOCKS; ++i)
     slot.weight_scales[i] = operands.weight_scales[from.weight_scales + group +
                                                    scale_row_of(operands, i * (WORKGROUP_PARTS - 1)) * GROUPS];
+}
+
+DEVICE void load_values(const Operands &operands, const Sources &from, int group, Slot &slot) {
 #pragma unroll
   for (int i = 0; i < FRAGMENTS; ++i)
     slot.values[i] = *(const uint32x4 *)(operands.values + from.values + (group * GROUP + i * FRAGMENT_COLUMNS));
@@ -239,40 +242,49 @@ DEVICE Step step_at(int turn, int slot) {
 }
 
 // Puts the sums of all chunks' products in `shared`.
-DEVICE void sum_experts(Shared &shared, const Operands &operands, int rows) {
+DEVICE void sum_experts(EarlyWorkgroup workgroup, Shared &shared, const Operands &operands, int rows) {
   auto &gathered = shared.gathered;
   int wave = uniform_wave_id();
   // Whole turns of the slots, with no chunk in the last steps: leaving in between would hide the number of loads that
-  // are under way from the compiler. The turn before the first only loads.
+  // are under way from the compiler.
   int turns = divide_up(divide_up(gathered.chunks, WAVES) * GROUPS, SLOTS);
   Slot slots[SLOTS];
   Totals totals = {};
   Sources sources;
+  auto load_step = [&](Step step, Slot &slot, bool weights, bool values) INLINE {
+    if (step.group == 0) sources = sources_of(operands, gathered, step.stage * WAVES + wave);
+    if (weights) load_weights(operands, sources, step.group, slot);
+    if (values) load_values(operands, sources, step.group, slot);
+    schedule_boundary();
+  };
+#pragma unroll
+  for (int i = 0; i < SLOTS; ++i) load_step(step_at(0, i), slots[i], true, !workgroup.waits());
+  order_pairs(shared, rows * EXPERTS_PER_ROW);
   RowSum sum = {};
-  for (int turn = -1; turn < turns; ++turn) {
+  sum.left = thread_id() / ROW_THREADS < rows ? EXPERTS_PER_ROW : 0;
+#pragma unroll
+  for (int column = 0; column < OWNED; ++column) shared.sums[column][thread_id()] = 0;
+  find_next(shared, sum);
+  workgroup.await_inputs();
+  if (workgroup.waits())
+#pragma unroll
+    for (int i = 0; i < SLOTS; ++i) load_step(step_at(0, i), slots[i], false, true);
+  workgroup.leave();
+  for (int turn = 0; turn < turns; ++turn) {
 #pragma unroll
     for (int i = 0; i < SLOTS; ++i) {
-      Step step = step_at(turn, i), next = step_at(turn + 1, i);
-      if (turn >= 0) multiply_slot(operands, slots[i], totals);
-      if (next.group == 0) sources = sources_of(operands, gathered, next.stage * WAVES + wave);
-      load(operands, sources, next.group, slots[i]);
-      schedule_boundary();
-      if (turn < 0 || step.group < GROUPS - 1) continue;
+      Step step = step_at(turn, i);
+      multiply_slot(operands, slots[i], totals);
+      load_step(step_at(turn + 1, i), slots[i], true, true);
+      if (step.group < GROUPS - 1) continue;
       take_totals(totals, shared.products[step.stage % 2] + wave * PART_ROWS);
       barrier();
       add_products(shared, step.stage, sum);
     }
-    if (turn < 0) {
-      order_pairs(shared, rows * EXPERTS_PER_ROW);
-      sum.left = thread_id() / ROW_THREADS < rows ? EXPERTS_PER_ROW : 0;
-#pragma unroll
-      for (int column = 0; column < OWNED; ++column) shared.sums[column][thread_id()] = 0;
-      find_next(shared, sum);
-    }
   }
 }
 
-DEVICE void moe_down(Workgroup workgroup, Shared &shared, const uint8 *values, const float *scales,
+DEVICE void moe_down(EarlyWorkgroup workgroup, Shared &shared, const uint8 *values, const float *scales,
                      const int *expert_ids, const float *expert_weights, const uint8 *weight,
                      const float *weight_scales, bf16 *result) {
   int first_row = workgroup.y * ROW_BLOCK, first_part = workgroup.x * WORKGROUP_PARTS;
@@ -280,7 +292,7 @@ DEVICE void moe_down(Workgroup workgroup, Shared &shared, const uint8 *values, c
   int64 first_pair = int64(first_row) * EXPERTS_PER_ROW;
   gather_pairs_and_shares(shared, expert_ids + first_pair, expert_weights + first_pair, rows * EXPERTS_PER_ROW);
   Operands operands = {values + first_pair * COLUMNS, scales + first_pair, weight, weight_scales, first_part};
-  sum_experts(shared, operands, rows);
+  sum_experts(workgroup, shared, operands, rows);
   int row = thread_id() / ROW_THREADS;
   if (row < rows)
     store_row(shared, first_part * PART_ROWS + thread_id() % ROW_THREADS * OWNED,

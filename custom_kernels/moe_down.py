@@ -85,6 +85,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
             ("WORKGROUP_PARTS", workgroup_parts),
         ),
         workgroups_per_unit=RESIDENT_PER_UNIT,
+        reads_early=("expert_ids", "expert_weights", "weight", "weight_scales"),
     )
 
 

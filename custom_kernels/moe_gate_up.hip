@@ -158,7 +158,7 @@ DEVICE void moe_gate_up(Workgroup workgroup, Shared &shared, const uint8 *values
   int rows = ROWS - first_row < ROW_BLOCK ? ROWS - first_row : ROW_BLOCK;
   int64 first_pair = int64(first_row) * EXPERTS_PER_ROW;
   auto &gathered = shared.gathered;
-  gather_pairs(expert_ids + first_pair, rows * EXPERTS_PER_ROW, gathered);
+  gather_pairs<EXPERTS_PER_ROW>(expert_ids + first_pair, rows * EXPERTS_PER_ROW, gathered);
   int units = gathered.chunks * SLICES;
   if (workgroup.x >= units) return;
   Operands operands = {values, scales, weight, weight_scales, first_row};

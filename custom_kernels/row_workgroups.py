@@ -14,8 +14,11 @@ def chunks_of(columns: int) -> int:
 
 
 def row_parts(target: Target, rows: int, columns: int) -> int:
-    """Workgroups that share the stores of a row: as many as a row has chunks, if each has a compute unit of its own."""
-    return max(1, min(chunks_of(columns), target.compute_units // rows))
+    """Workgroups that share the stores of a row: as many as a row has chunks, on half of the compute units.
+
+    The others are left to a product that loads its weights meanwhile.
+    """
+    return max(1, min(chunks_of(columns), target.compute_units // (2 * rows)))
 
 
 def norm_launch(name: str, *operands: str) -> LaunchRule:

@@ -116,7 +116,9 @@ def _dispatched_together(
             reads_early = frozenset().union(*early) if early and target.starts_in_order else None
             workgroups = math.prod(launch.workgroups)
             reduced = call.op.reads_reduced
-            scheduled.append(ScheduledCall(used, launch.workgroup_size, layer, workgroups, reduced, reads_early))
+            scheduled.append(
+                ScheduledCall(used, launch.workgroup_size, layer, workgroups, launch.cluster, reduced, reads_early)
+            )
             used = frozenset([len(calls) - 1])
         sources[operation.operation] = used
     if not target.has_hip_kernels:

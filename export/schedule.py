@@ -33,8 +33,12 @@ class Fusion(Enum):
     LAYER = "layer"
 
 
-MOST_PHASES = 3
+MOST_PHASES = 4
 """Levels of a chain: each that waits holds registers and memory that the running ones could use."""
+CLUSTERED_SHARE = 0.9
+"""Of the workgroups that a device holds at once, how many it surely holds in clusters, which do not fit everywhere."""
+WAITING_SHARE = 0.5
+"""Of the workgroups that a device holds at once, how many may wait that load nothing meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,8 @@ class ScheduledCall:
 
     ``sources`` are the calls (by index) whose results it reads, directly or through other operations; ``shape`` is
     what calls must agree in to share a dispatch (the threads of a workgroup); ``layer`` is the model layer whose
-    weights it or its sources read, None before the first; ``workgroups`` are those of its grid; ``reads_reduced`` where
-    it reads what ranks add up; ``reads_early`` are those of its ``sources`` whose results it reads before it waits for
+    weights it or its sources read, None before the first; ``workgroups`` are those of its grid, ``cluster`` of them in a
+    cluster; ``reads_reduced`` where it reads what ranks add up; ``reads_early`` are those of its ``sources`` whose results it reads before it waits for
     other calls, None where it reads nothing before.
     """
 
@@ -52,6 +56,7 @@ class ScheduledCall:
     shape: Hashable
     layer: int | None = None
     workgroups: int = 1
+    cluster: int = 1
     reads_reduced: bool = False
     reads_early: frozenset[int] | None = None
 
@@ -97,8 +102,7 @@ def fused(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]:
 def chained(calls: Sequence[ScheduledCall], resident: int) -> list[tuple[tuple[int, ...], ...]]:
     """The calls of each dispatch by phase, at most `MOST_PHASES`, when those that read early wait in one grid.
 
-    A third phase waits only where all workgroups of the two before are among the ``resident``, which a device holds at
-    once: else it takes the place of those that it waits for.
+    So do few workgroups that do not. ``resident`` is how many workgroups a device holds at once.
     """
     level_of = levels(calls)
     by_level: dict[int, list[tuple[int, ...]]] = {}
@@ -108,23 +112,34 @@ def chained(calls: Sequence[ScheduledCall], resident: int) -> list[tuple[tuple[i
     for level, groups in by_level.items():
         # Beside another dispatch of its level a group may have sources that are in neither of its neighbours.
         alone = len(groups) == 1 and len(by_level.get(level - 1, ())) == 1
-        if alone and chains and _has_room(calls, chains[-1], resident) and _follows(calls, chains[-1], groups[0]):
+        if alone and chains and _follows(calls, chains[-1], groups[0], resident):
             chains[-1].append(groups[0])
         else:
             chains += [[group] for group in groups]
     return [tuple(chain) for chain in chains]
 
 
-def _has_room(calls: Sequence[ScheduledCall], chain: Sequence[Sequence[int]], resident: int) -> bool:
-    workgroups = sum(calls[i].workgroups for phase in chain for i in phase)
-    return len(chain) == 1 or (len(chain) < MOST_PHASES and workgroups <= resident)
-
-
-def _follows(calls: Sequence[ScheduledCall], chain: Sequence[Sequence[int]], group: Sequence[int]) -> bool:
+def _follows(
+    calls: Sequence[ScheduledCall], chain: Sequence[Sequence[int]], group: Sequence[int], resident: int
+) -> bool:
     """Whether ``group`` may wait in one dispatch for ``chain``, whose last group is of the level before its own."""
     before = {i for phase in chain for i in phase}
     layers = {calls[i].layer for i in (*before, *group)}
     alike = calls[chain[0][0]].shape == calls[group[0]].shape
+    few = _workgroups(calls, group) <= WAITING_SHARE * resident
     early = all(calls[i].reads_early is not None and not calls[i].reads_early & before for i in group)
+    late = few and all(calls[i].reads_early is None for i in group)
     reduced = any(calls[i].reads_reduced for i in group)
-    return len(layers) == 1 and None not in layers and alike and early and not reduced
+    fits = len(chain) < MOST_PHASES and _fit_in_clusters(calls, (*chain, group), resident)
+    return len(layers) == 1 and None not in layers and alike and (early or late) and not reduced and fits
+
+
+def _fit_in_clusters(calls: Sequence[ScheduledCall], phases: Sequence[Sequence[int]], resident: int) -> bool:
+    """Whether every phase fits on the device at once in the clusters of any, if it does without."""
+    clusters = any(calls[i].cluster > 1 for phase in phases for i in phase)
+    held = [workgroups for phase in phases if (workgroups := _workgroups(calls, phase)) <= resident]
+    return not clusters or max(held, default=0) <= CLUSTERED_SHARE * resident
+
+
+def _workgroups(calls: Sequence[ScheduledCall], group: Sequence[int]) -> int:
+    return sum(calls[i].workgroups for i in group)

@@ -10,6 +10,15 @@ constexpr int shared_bytes(void (*)(Place, Shared &, Arguments...)) {
   return sizeof(Shared);
 }
 
+// The alignment of that memory.
+template <typename Place, typename... Arguments> constexpr int shared_alignment(void (*)(Place, Arguments...)) {
+  return 16;
+}
+template <typename Place, typename Shared, typename... Arguments>
+constexpr int shared_alignment(void (*)(Place, Shared &, Arguments...)) {
+  return alignof(Shared) > 16 ? alignof(Shared) : 16;
+}
+
 static constexpr int largest(int value) { return value; }
 template <typename... Values> static constexpr int largest(int first, Values... others) {
   return first > largest(others...) ? first : largest(others...);

@@ -24,8 +24,9 @@ template <int EXPERTS, int PAIRS> struct ExpertPairs {
   Chunk chunk[PAIRS];
   uint16 pairs[PAIRS];
   int chunks;
-  int count[EXPERTS];     // of the expert's pairs
-  uint16 start[EXPERTS];  // place of its first pair in `pairs`
+  int count[EXPERTS];        // of the expert's pairs
+  uint32 rows[EXPERTS][2];   // a bit for each row that has the expert
+  uint16 start[EXPERTS];     // place of its first pair in `pairs`
 
   static_assert(PAIRS <= 255 * PART_ROWS);
 };
@@ -56,30 +57,44 @@ DEVICE void put_chunks(ExpertPairs<EXPERTS, PAIRS> &gathered, int expert, int co
   }
 }
 
-// How many of `count` pairs come before `pair`.
-DEVICE int rank_of(int pair, const uint16 *pairs, int count) {
+// How many pairs of the same expert come before `pair`, which row `row` has. Rows mostly have an expert once.
+template <int EXPERTS, int PAIRS>
+DEVICE int rank_of(const ExpertPairs<EXPERTS, PAIRS> &gathered, const int *expert_ids, int pair, int expert, int row) {
+  auto &rows = gathered.rows[expert];
+  if (__builtin_popcount(rows[0]) + __builtin_popcount(rows[1]) == gathered.count[expert]) {
+    uint32 earlier = (1u << row % 32) - 1;
+    return __builtin_popcount(row < 32 ? rows[0] & earlier : rows[0]) + (row < 32 ? 0 : __builtin_popcount(rows[1] & earlier));
+  }
   int rank = 0;
 #pragma unroll 8
-  for (int i = 0; i < count; ++i) rank += pairs[i] < pair;
+  for (int i = 0; i < pair; ++i) rank += expert_ids[i] == expert;
   return rank;
 }
 
-// Gathers the first `count` of `expert_ids`, each below EXPERTS. All GATHER_THREADS threads must call.
-template <int EXPERTS, int PAIRS>
+// Gathers the first `count` of `expert_ids`, each below EXPERTS, of up to 64 rows. All GATHER_THREADS threads must call.
+template <int EXPERTS_PER_ROW, int EXPERTS, int PAIRS>
 DEVICE void gather_pairs(const int *expert_ids, int count, ExpertPairs<EXPERTS, PAIRS> &gathered) {
   constexpr int OWN_PAIRS = divide_up(PAIRS, GATHER_THREADS), OWN_EXPERTS = divide_up(EXPERTS, WAVE_SIZE);
   constexpr int WAVES = GATHER_THREADS / WAVE_SIZE;
-  int ids[OWN_PAIRS], ranks[OWN_PAIRS];
+  static_assert(PAIRS <= 64 * EXPERTS_PER_ROW);
+  int ids[OWN_PAIRS];
 #pragma unroll
   for (int i = 0; i < OWN_PAIRS; ++i) {
     int pair = i * GATHER_THREADS + thread_id();
     ids[i] = pair < count ? expert_ids[pair] : EXPERTS;
   }
-  for (int expert = thread_id(); expert < EXPERTS; expert += GATHER_THREADS) gathered.count[expert] = 0;
+  for (int expert = thread_id(); expert < EXPERTS; expert += GATHER_THREADS) {
+    gathered.count[expert] = 0;
+    gathered.rows[expert][0] = gathered.rows[expert][1] = 0;
+  }
   barrier();
 #pragma unroll
-  for (int i = 0; i < OWN_PAIRS; ++i)
-    if (ids[i] < EXPERTS) ranks[i] = add_shared(gathered.count[ids[i]], 1);
+  for (int i = 0; i < OWN_PAIRS; ++i) {
+    if (ids[i] == EXPERTS) continue;
+    int row = (i * GATHER_THREADS + thread_id()) / EXPERTS_PER_ROW;
+    add_shared(gathered.count[ids[i]], 1);
+    set_shared(gathered.rows[ids[i]][row / 32], 1u << row % 32);
+  }
   barrier();
   // Every wave counts all experts' pairs (in the low half) and chunks (in the high half), and puts a part of them.
   int of_expert[OWN_EXPERTS], own = 0;
@@ -101,18 +116,11 @@ DEVICE void gather_pairs(const int *expert_ids, int count, ExpertPairs<EXPERTS, 
   if (thread_id() == WAVE_SIZE - 1) gathered.chunks = upto >> 16;
   barrier();
 #pragma unroll
-  for (int i = 0; i < OWN_PAIRS; ++i)
-    if (ids[i] < EXPERTS) gathered.pairs[gathered.start[ids[i]] + ranks[i]] = uint16(i * GATHER_THREADS + thread_id());
-  barrier();
-  // Ranks are in the order in which the counts were raised, which is never the same. Within one chunk it does not matter.
-#pragma unroll
-  for (int i = 0; i < OWN_PAIRS; ++i)
-    if (ids[i] < EXPERTS && gathered.count[ids[i]] > PART_ROWS)
-      ranks[i] = rank_of(i * GATHER_THREADS + thread_id(), gathered.pairs + gathered.start[ids[i]],
-                         gathered.count[ids[i]]);
-  barrier();
-#pragma unroll
-  for (int i = 0; i < OWN_PAIRS; ++i)
-    if (ids[i] < EXPERTS) gathered.pairs[gathered.start[ids[i]] + ranks[i]] = uint16(i * GATHER_THREADS + thread_id());
+  for (int i = 0; i < OWN_PAIRS; ++i) {
+    if (ids[i] == EXPERTS) continue;
+    int pair = i * GATHER_THREADS + thread_id();
+    int rank = rank_of(gathered, expert_ids, pair, ids[i], pair / EXPERTS_PER_ROW);
+    gathered.pairs[gathered.start[ids[i]] + rank] = uint16(pair);
+  }
   barrier();
 }

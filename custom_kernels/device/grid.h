@@ -32,14 +32,23 @@ DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
 // This compiler gives NVIDIA's atomics the scope of the whole system and drops the order of read-modify-writes:
 // relaxed accesses of the device's scope are written out, and ordered by fences.
 DEVICE void release_to_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
-// Later reads see what other workgroups released, those of the copy engine (bulk_copy.h) too.
-DEVICE void acquire_from_device() { asm volatile("fence.acq_rel.gpu;\n\tfence.proxy.async.global;" ::: "memory"); }
+// What this thread has acquired, the copy engine (bulk_copy.h) reads too.
+DEVICE void acquire_for_engines() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+DEVICE void acquire_from_device() {
+  asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  acquire_for_engines();
+}
 DEVICE void finish_stores() {}
 DEVICE void pause() { __nvvm_nanosleep(20); }
 
 DEVICE uint32 load_relaxed(const uint32 *word) {
   uint32 value;
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+}
+DEVICE uint32 load_acquire(const uint32 *word) {
+  uint32 value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
   return value;
 }
 DEVICE void store_relaxed(uint32 *word, uint32 value) {
@@ -51,6 +60,18 @@ DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
   return before;
 }
 #endif
+
+// Returns when `word` has become `value`; later reads see what those released who wrote it.
+DEVICE void wait_for_value(const uint32 *word, uint32 value) {
+#if defined(__AMDGCN__)
+  while (load_relaxed(word) != value) pause();
+  acquire_from_device();
+#else
+  // Loads that acquire, not a fence thereafter: that would also wait for what this workgroup has under way.
+  while (load_acquire(word) != value) pause();
+  acquire_for_engines();
+#endif
+}
 
 // Two words in global memory, zero before the first launch that uses them and after each: how many of the workgroups
 // of a phase have ended, and how many of those that wait for them have seen it.
@@ -70,8 +91,7 @@ struct EarlierPhase {
     uint32 seen_before = 0;
     if (workgroups == 0) return seen_before;
     if (thread_id() == 0) {
-      while (load_relaxed(&arrivals->arrived) != workgroups) pause();
-      acquire_from_device();
+      wait_for_value(&arrivals->arrived, workgroups);
       seen_before = add_relaxed(&arrivals->seen, 1);
     }
     barrier();
@@ -96,6 +116,9 @@ DEVICE void arrive(Arrivals *arrivals) {
   }
 }
 
+// `EarlierPhase::leave` does nothing with it.
+constexpr uint32 NOT_THE_LAST = ~0u;
+
 // The workgroup of a body that first loads what no op makes, such as weights. It calls `await_inputs` before anything
 // else, with all threads; bodies that take a `Workgroup` are called when their inputs are there.
 struct EarlyWorkgroup : Workgroup {
@@ -105,6 +128,11 @@ struct EarlyWorkgroup : Workgroup {
   // Whether there is anything to wait for: known when compiling.
   __attribute__((device, always_inline)) bool waits() const { return earlier.workgroups > 0; }
   __attribute__((device, always_inline)) void await_inputs() const { seen_before = earlier.wait(); }
+  // What is done when the body has returned; before, where it needs the register.
+  __attribute__((device, always_inline)) void leave() const {
+    earlier.leave(seen_before);
+    seen_before = NOT_THE_LAST;
+  }
 };
 
 // Every thread of all `workgroups` workgroups arrives, and sees what any of them wrote to global memory before.

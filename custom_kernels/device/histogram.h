@@ -22,6 +22,11 @@ DEVICE int add_shared(int &sum, int value) {
   return __scoped_atomic_fetch_add(&sum, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_WRKGRP);
 }
 
+// Sets bits of an integer in workgroup memory.
+DEVICE void set_shared(uint32 &word, uint32 bits) {
+  __scoped_atomic_fetch_or(&word, bits, __ATOMIC_RELAXED, __MEMORY_SCOPE_WRKGRP);
+}
+
 // The lane's bin of what does not count.
 DEVICE int uncounted_bin() { return BINS + lane_id(); }
 

@@ -6,7 +6,7 @@ laid out from names and lengths alone, and filled in any order, so no parameter 
     header         88 bytes: "IRPA", version, entry count, the three segments as (offset, length)
     entry table    80 bytes per parameter: references into the other two segments
     metadata       the names, end to end
-    storage        the parameters, each at a multiple of 64 bytes
+    storage        the parameters, each at a multiple of 256 bytes
 
 Further entries may cover several parameters that lie together (see `spans`).
 """
@@ -22,7 +22,9 @@ import torch
 from predecode.export.weights.spans import Span
 from predecode.pipelines.errors import PredecodeError
 
-ALIGNMENT = 64
+ALIGNMENT = 256
+"""Bytes: a multiple of the lines of every device's cache. Kernels that read a layer's parameters from its entry read
+twice the lines where one does not begin with a line."""
 _HEADER = struct.Struct("<4sHHQQQQ6Q")
 _ENTRY = struct.Struct("<QIQ7Q")
 _ENTRY_ALIGNMENT = 16

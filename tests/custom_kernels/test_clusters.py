@@ -72,7 +72,7 @@ def test_the_largest_cluster_is_the_entrys():
 
 
 def test_other_entries_have_none():
-    assert DIRECTIVE.findall(ptx_of(side_by_side(gemm(40, 48, 2048)))) == []
+    assert DIRECTIVE.findall(ptx_of(side_by_side(gemm(65, 48, 2048)))) == []
     assert gemm(4, 2048, 2048, GFX942).cluster == 1
 
 
@@ -98,12 +98,12 @@ def test_resident_grids_have_no_clusters():
 SHAPES = ((2624, 6144), (6144, 1536), (2112, 7168), (3072, 1536), (16384, 2048), (16, 128), (144, 1024), (48, 384))
 
 
-@pytest.mark.parametrize("rows", [1, 5, 8, 9, 16, 17, 32])
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 16, 17, 32, 33, 48, 49, 63, 64])
 def test_every_rows_kernel_fits(rows):
     """Registers, workgroup memory and arguments, as `check_launch` reads them from the assembler."""
     for outputs, columns in SHAPES:
         launch = gemm(rows, outputs, columns)
-        assert launch.source == "gemm_fp8_blockscale_split.hip"
+        assert launch.source == f"gemm_fp8_blockscale_{'split' if rows <= 32 else 'warpgroups'}.hip"
         ptx_of(side_by_side(launch))
 
 

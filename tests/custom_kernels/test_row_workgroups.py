@@ -15,11 +15,11 @@ from tests.custom_kernels.compiled_cases import compile_cases, load, run_cases
 def test_parts_of_a_row(target, rows, groups):
     parts = row_parts(target, rows, 128 * groups)
     assert 1 <= parts <= chunks_of(128 * groups)
-    assert parts == 1 or rows * parts <= target.compute_units
+    assert parts == 1 or 2 * rows * parts <= target.compute_units
 
 
 def test_glm_rows_on_the_h200():
-    assert [row_parts(SM_90, rows, 6144) for rows in (4, 16, 64, 65, 200)] == [3, 3, 2, 2, 1]
+    assert [row_parts(SM_90, rows, 6144) for rows in (4, 16, 32, 33, 64)] == [3, 3, 2, 2, 1]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])

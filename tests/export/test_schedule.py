@@ -68,31 +68,56 @@ def test_fusion_takes_layers_whole():
     assert fused(chain) == [((0,),), ((1,), (2, 3, 6), (4,), (5,)), ((7,), (8,)), ((9,),)]
 
 
-def in_one_layer(*sources, early=(), reads_early=(), reduced=(), shapes=None, layers=None):
+def in_one_layer(*sources, early=(), reads_early=(), reduced=(), shapes=None, layers=None, workgroups=1):
     """Calls ``early`` read something before they wait, of calls ``reads_early`` if those are their sources."""
     layers = layers or [3] * len(sources)
     return [
-        replace(call, reads_early=call.sources & {*reads_early} if i in early else None, reads_reduced=i in reduced)
+        replace(
+            call,
+            workgroups=workgroups,
+            reads_early=call.sources & {*reads_early} if i in early else None,
+            reads_reduced=i in reduced,
+        )
         for i, call in enumerate(calls(*sources, shapes=shapes, layers=layers))
     ]
 
 
 def chained(calls):
-    return chained_on(calls, resident=len(calls))
+    return chained_on(calls, resident=MOST_WAITING * 2)
+
+
+MOST_WAITING = 50
+LARGE = MOST_WAITING + 1
 
 
 def test_calls_that_start_early_wait_in_one_grid_with_the_level_before():
-    assert chained(in_one_layer([], [0], [0], [1, 2], [3], early=[1, 2, 4])) == [((0,), (1, 2)), ((3,), (4,))]
+    calls = [replace(call, workgroups=LARGE) for call in in_one_layer([], [0], [0], [1, 2], [3], early=[1, 2, 4])]
+    assert chained(calls) == [((0,), (1, 2)), ((3,), (4,))]
 
 
-def test_a_chain_has_three_phases_at_most():
-    assert chained(in_one_layer([], [0], [1], [2], early=[1, 2, 3])) == [((0,), (1,), (2,)), ((3,),)]
+def test_few_workgroups_wait_without_anything_to_load():
+    def after(*workgroups):
+        calls = in_one_layer([], [0], [0], [1, 2], early=[3])
+        return [replace(call, workgroups=count) for call, count in zip(calls, (LARGE, *workgroups, LARGE), strict=True)]
+
+    assert chained(after(MOST_WAITING - 1, 1)) == [((0,), (1, 2), (3,))]
+    assert chained(after(MOST_WAITING, 1)) == [((0,),), ((1, 2), (3,))]
+
+
+def test_few_do_not_wait_beside_some_that_load_early():
+    """They would be told apart by what each reads, which a level does not say."""
+    assert chained(in_one_layer([], [0], [0], early=[1])) == [((0,),), ((1, 2),)]
+
+
+def test_a_chain_has_four_phases_at_most():
+    calls = in_one_layer([], [0], [1], [2], [3], early=[1, 2, 3, 4])
+    assert chained(calls) == [((0,), (1,), (2,), (3,)), ((4,),)]
 
 
 @pytest.mark.parametrize(
     "apart",
     [
-        {"early": []},
+        {"early": [], "workgroups": LARGE},
         {"early": [1], "reads_early": [0]},
         {"early": [1], "reduced": [1]},
         {"early": [1], "shapes": [256, 64]},
@@ -105,15 +130,22 @@ def test_what_does_not_wait_in_one_grid(apart):
     assert chained(in_one_layer([], [0], **apart)) == [((0,),), ((1,),)]
 
 
-def test_a_third_phase_waits_where_those_before_are_resident():
-    calls = [replace(call, workgroups=100) for call in in_one_layer([], [0], [1], early=[1, 2])]
-    assert chained_on(calls, resident=200) == [((0,), (1,), (2,))]
-    assert chained_on(calls, resident=199) == [((0,), (1,)), ((2,),)]
-    assert chained_on(calls, resident=1) == [((0,), (1,)), ((2,),)]
+def test_clusters_do_not_make_two_rounds_of_a_phase():
+    """A phase that fills the device would not fit in clusters; a larger one takes several rounds anyway."""
+
+    def of(workgroups, cluster):
+        first, second = in_one_layer([], [0], early=[1])
+        return chained([replace(first, workgroups=workgroups), replace(second, workgroups=8, cluster=cluster)])
+
+    assert of(90, 8) == of(100, 1) == of(101, 8) == [((0,), (1,))]
+    assert of(91, 8) == of(100, 8) == [((0,),), ((1,),)]
 
 
 def test_what_is_read_early_may_come_from_dispatches_before():
-    assert chained(in_one_layer([], [0], [0, 1], early=[2], reads_early=[0])) == [((0,),), ((1,), (2,))]
+    calls = in_one_layer([], [0], [0, 1], early=[2], reads_early=[0])
+    large = [replace(call, workgroups=LARGE) for call in calls]
+    assert chained(large) == [((0,),), ((1,), (2,))]
+    assert chained(calls) == [((0,), (1,)), ((2,),)]
 
 
 def test_what_is_read_early_does_not_come_from_the_dispatch():

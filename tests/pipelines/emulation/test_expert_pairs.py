@@ -9,21 +9,24 @@ from predecode.custom_kernels.targets import TARGETS
 from predecode.custom_kernels.toolchain import Toolchain
 from tests.pipelines.emulation.hip_calls import SUCCESS, Hip
 
-EXPERTS, PAIRS, THREADS = 5, 600, 256
+ROWS, EXPERTS_PER_ROW, THREADS = 60, 10, 256
+PAIRS = ROWS * EXPERTS_PER_ROW
 SOURCE = """
 #include "expert_pairs.h"
 
 using Shared = ExpertPairs<EXPERTS, PAIRS>;
 
 DEVICE void list_pairs(Workgroup workgroup, Shared &shared, const int *ids, int *pairs) {
-  gather_pairs(ids, PAIRS, shared);
+  gather_pairs<EXPERTS_PER_ROW>(ids, PAIRS, shared);
   for (int i = thread_id(); i < PAIRS; i += GATHER_THREADS) pairs[i] = shared.pairs[i];
 }
 """
 
 
+@pytest.mark.parametrize("distinct", [True, False], ids=["each expert once in a row", "perhaps several times"])
+@pytest.mark.parametrize("experts", [11, 300])
 @pytest.mark.parametrize("arch", ["gfx942", "gfx950"])
-def test_pairs_of_an_expert_ascend(tmp_path, arch):
+def test_pairs_of_an_expert_ascend(tmp_path, arch, experts, distinct):
     """Workgroups share an expert's chunks, so their lists must be equal, in whatever order their waves count."""
     (tmp_path / "list_pairs.hip").write_text(SOURCE)
     launch = Launch(
@@ -33,10 +36,12 @@ def test_pairs_of_an_expert_ascend(tmp_path, arch):
         constants=(),
         workgroups=(1, 1, 1),
         workgroup_size=(THREADS, 1, 1),
-        defines=(("EXPERTS", EXPERTS), ("PAIRS", PAIRS)),
+        defines=(("EXPERTS", experts), ("PAIRS", PAIRS), ("EXPERTS_PER_ROW", EXPERTS_PER_ROW)),
     )
     code = Toolchain().build(Composition.of(launch, 2), TARGETS[arch])
-    ids = np.random.default_rng(0).integers(0, EXPERTS, PAIRS).astype(np.int32)
+    random = np.random.default_rng(0)
+    rows = [random.choice(experts, EXPERTS_PER_ROW, replace=not distinct) for _ in range(ROWS)]
+    ids = np.concatenate(rows).astype(np.int32)
     hip = Hip(arch, strict=True)
     try:
         pairs = hip.malloc(PAIRS * 4)

@@ -1,0 +1,187 @@
+// Block-scaled FP8 matrix multiplication by warpgroups, on NVIDIA: the SPLIT workgroups of a cluster share eight bands
+// of 16 weight rows, each takes a slice of the COLUMNS columns.
+//
+// A wave multiplies a band, four of them together. The copy engine brings the weights of AHEAD groups, before the rows
+// are there; the slice of the ROWS rows lies in workgroup memory as a whole, and is multiplied as it arrives. Nothing
+// is converted.
+#include "bf16.h"
+#include "cluster_sums.h"
+#include "pipeline.h"
+#include "row_copies.h"
+#include "warpgroup_fp8.h"
+#include "wave.h"
+
+constexpr int THREADS = 256;
+constexpr int BANDS = THREADS / WAVE_SIZE;
+constexpr int GROUPS = COLUMNS / SPLIT / GROUP;
+constexpr int UNIT_ROWS = ROWS <= 8 ? 8 : ROWS <= 16 ? 16 : ROWS <= 32 ? 32 : ROWS <= 48 ? 48 : 64;  // that the unit takes
+constexpr int BAND_BYTES = TILE * GROUP;                                                             // of a group
+constexpr int TERMS = BANDS * (UNIT_ROWS / 8) * WAVE_SIZE;  // four sums of a lane each
+// Rows arrive in STAGES.
+constexpr int STAGE_GROUPS = divide_up(GROUPS, 4), STAGES = divide_up(GROUPS, STAGE_GROUPS);
+// Groups of weights that are on their way while earlier workgroups still make the rows: enough to keep memory busy. What
+// these store and signal comes behind all that their compute unit has been promised.
+constexpr int UNDER_WAY = 2;
+static_assert(COLUMNS % (SPLIT * GROUP) == 0 && AHEAD <= GROUPS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
+
+using Sums = ClusterSums<TERMS, SPLIT>;
+// The sums take the place of the first groups of weights, or of all, when these have been multiplied: so long before the
+// end that the workgroups of the cluster need not wait for each other then.
+constexpr int SUM_GROUPS = divide_up(sizeof(Sums), BANDS * BAND_BYTES);
+constexpr int JOIN_GROUP = AHEAD < GROUPS ? GROUPS : divide_up(SUM_GROUPS, STAGE_GROUPS) * STAGE_GROUPS;
+
+struct Shared {
+  RowsGroup<UNIT_ROWS> rows[GROUPS];
+  union {
+    uint8 weights[AHEAD][BANDS][BAND_BYTES];
+    Sums sums;
+  };
+  float scales[GROUPS][UNIT_ROWS];  // of a row and the weight
+  float weight_scales[GROUPS];
+  Arrival arrivals[BANDS][AHEAD];
+};
+
+// Neighbouring lanes copy from neighbouring places, and to all banks.
+DEVICE void copy_rows(Shared &shared, const uint8 *values) {
+  constexpr int GROUP_COPIES = UNIT_ROWS * GROUP_TILES, COPIES = STAGE_GROUPS * GROUP_COPIES;
+#pragma unroll
+  for (int stage = 0; stage < STAGES; ++stage) {
+#pragma unroll
+    for (int first = 0; first < COPIES; first += THREADS) {
+      int index = first + thread_id(), group = stage * STAGE_GROUPS + index / GROUP_COPIES;
+      int row = index % GROUP_COPIES / GROUP_TILES, tile = index % GROUP_TILES;
+      if (index < COPIES && group < GROUPS && row < ROWS)
+        copy_16_bytes(shared_address(&shared.rows[group].piece(row, tile)),
+                             values + row_major_offset(row, group * GROUP + tile * TILE, COLUMNS));
+    }
+    end_copies();
+  }
+}
+
+// The thread's copies of stage `stage` have arrived.
+DEVICE void await_stage(int stage) {
+  if (stage == STAGES - 1) await_copies<0>();
+  else if (stage == STAGES - 2) await_copies<1>();
+  else if (stage == STAGES - 3) await_copies<2>();
+  else await_copies<3>();
+}
+
+// Stores sums of which the lane has two outputs of two rows, [output][row], with a neighbour's: pairs of outputs.
+DEVICE void store_term(bf16 *result, int outputs, int first_output, int term, float4 sum) {
+  int lane = term % WAVE_SIZE, eight_rows = term / WAVE_SIZE;
+  bool second = lane / 4 % 2;
+  int row = eight_rows % (UNIT_ROWS / 8) * 8 + lane % 4 * 2 + second;
+  int output = first_output + eight_rows / (UNIT_ROWS / 8) * TILE + lane / 8 * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    uint32 own = to_bf16x2(sum[2 * half], sum[2 * half + 1]), other = wave_read(int(own), lane_id() ^ 4);
+    uint32 pair = second ? other >> 16 | (own & 0xFFFF0000) : (own & 0xFFFF) | other << 16;
+    if (row < ROWS && output < outputs) *(uint32 *)(result + row_major_offset(row, output + half * 8, outputs)) = pair;
+  }
+}
+
+DEVICE void add_slices(Shared &shared, const BandSums<UNIT_ROWS> &totals, int slice, bf16 *result, int outputs,
+                       int first_output) {
+  auto term_of = [&](int i) INLINE { return (wave_id() * (UNIT_ROWS / 8) + i) * WAVE_SIZE + lane_id(); };
+  auto sums_of = [&](int i) INLINE {
+    return float4{totals[i][0][0], totals[i][0][1], totals[i][1][0], totals[i][1][1]};
+  };
+  if constexpr (SPLIT == 1) {
+#pragma unroll
+    for (int i = 0; i < UNIT_ROWS / 8; ++i) store_term(result, outputs, first_output, term_of(i), sums_of(i));
+  } else {
+    auto &sums = shared.sums;
+    static_assert(TERMS % (SPLIT * 8) == 0);
+    await_cluster();
+#pragma unroll
+    for (int i = 0; i < UNIT_ROWS / 8; ++i) send_term(sums, slice, term_of(i), sums_of(i));
+    await_terms(sums);
+#pragma unroll
+    for (int first = 0; first < sums.SHARE; first += THREADS) {
+      int i = first + thread_id();
+      bool exists = i < sums.SHARE;
+      float4 sum = sum_of_terms(sums, exists ? i : 0);
+      store_term(result, exists ? outputs : 0, first_output, slice * sums.SHARE + i, sum);
+    }
+  }
+}
+
+DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const uint8 *values, const float *scales,
+                                const uint8 *weight, const float *weight_scales, bf16 *result, int bands) {
+  int slice = workgroup.x % SPLIT, first_band = workgroup.x / SPLIT * BANDS, first_group = slice * GROUPS;
+  // Asked for before the weights, behind which it would wait.
+  float weight_scale = 0;
+  if (thread_id() < GROUPS)
+    weight_scale = weight_scales[row_major_scale_offset(first_band * TILE / GROUP, first_group + thread_id(),
+                                                        COLUMNS / GROUP)];
+  schedule_boundary();
+
+  // Bands past the end repeat the last one, and are not stored.
+  int band = first_band + wave_id() < bands ? first_band + wave_id() : bands - 1;
+  const uint8 *weights = weight + tiled_16x16_offset(int64(band) * TILE, first_group * GROUP, COLUMNS);
+  auto &arrivals = shared.arrivals[wave_id()];
+  if (!workgroup.waits()) copy_rows(shared, values + first_group * GROUP);
+  if (lane_id() == 0) {
+#pragma unroll
+    for (int group = 0; group < AHEAD; ++group) start(arrivals[group]);
+    publish_to_engines();
+#pragma unroll
+    for (int group = 0; group < AHEAD; ++group) {
+      if (workgroup.waits() && group >= UNDER_WAY) wait_for(arrivals[group - UNDER_WAY], 0);
+      copy_in(shared.weights[group][wave_id()], weights + group * BAND_BYTES, arrivals[group]);
+    }
+  }
+  schedule_boundary();
+  if (thread_id() < GROUPS) shared.weight_scales[thread_id()] = weight_scale;
+  workgroup.await_inputs();
+
+  if (workgroup.waits()) copy_rows(shared, values + first_group * GROUP);
+  scales += group_major_scale_offset(0, first_group, ROWS);
+  constexpr int OWN_SCALES = divide_up(GROUPS * ROWS, THREADS);
+  float row_scales[OWN_SCALES];
+#pragma unroll
+  for (int k = 0; k < OWN_SCALES; ++k) {
+    int i = k * THREADS + thread_id();
+    if (i < GROUPS * ROWS) row_scales[k] = scales[i];
+  }
+  if (!workgroup.waits()) barrier();  // for the weight's scales; who waits has met one
+#pragma unroll
+  for (int k = 0; k < OWN_SCALES; ++k) {
+    int i = k * THREADS + thread_id();
+    if (i < GROUPS * ROWS) shared.scales[i / ROWS][i % ROWS] = shared.weight_scales[i / ROWS] * row_scales[k];
+  }
+
+  BandSums<UNIT_ROWS> totals = {};
+#pragma unroll 1
+  for (int group = 0; group < GROUPS; ++group) {
+    if (group % STAGE_GROUPS == 0) {
+      await_stage(group / STAGE_GROUPS);
+      publish_to_engines();
+      barrier();
+      if (SPLIT > 1 && group == JOIN_GROUP) join_cluster(shared.sums, slice);
+    }
+    int slot = group % AHEAD;
+    wait_for(arrivals[slot], group / AHEAD);
+    BandGroup left;
+    load_band_group(shared.weights[slot][wave_id()], left);
+    BandSums<UNIT_ROWS> sums;
+    multiply_group(left, shared.rows[group], sums);
+    if (group + AHEAD < GROUPS) {
+      wave_barrier();
+      if (lane_id() == 0) copy_in(shared.weights[slot][wave_id()], weights + (group + AHEAD) * BAND_BYTES, arrivals[slot]);
+    }
+#pragma unroll
+    for (int i = 0; i < UNIT_ROWS / 8; ++i) {
+      float2 scale = *(const float2 *)&shared.scales[group][8 * i + lane_id() % 4 * 2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) totals[i][half][j] += scale[j] * sums[i][half][j];
+    }
+  }
+  if constexpr (SPLIT > 1 && JOIN_GROUP >= GROUPS) {
+    barrier();  // the weights have been read
+    join_cluster(shared.sums, slice);
+  }
+  add_slices(shared, totals, slice, result, bands * TILE, first_band * TILE);
+}
