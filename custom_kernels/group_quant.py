@@ -39,8 +39,9 @@ def _launch(target: Target, call: Call) -> Launch | None:
     if not target.has_hip_kernels:
         return Launch("group_quant.cpp", "group_quant", ("x",), (rows,), (rows, 1, 1), defines=(("COLUMNS", columns),))
     chunks = chunks_of(rows * columns)
-    # Few where a product starts with it: its workgroups fill the device.
-    workgroups = min(chunks, max(target.compute_units // 16, -(-chunks // MOST_TURNS))) if target.starts_in_order else chunks
+    workgroups = chunks
+    if target.starts_in_order:  # a product may start with it, whose workgroups fill the device
+        workgroups = min(chunks, max(target.compute_units // 16, -(-chunks // MOST_TURNS)))
     return Launch(
         source="group_quant.hip",
         symbol="group_quant",

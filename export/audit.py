@@ -27,6 +27,7 @@ from predecode.export.stream_ir import (
     uniform_values,
     walk,
 )
+from predecode.export.touched import Touched
 from predecode.export.transients import ASYNC_SUFFIX, passed_bytes
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import Audit, Binding, Dispatch, Exemption
@@ -44,7 +45,7 @@ def audit_entry_points(
     hal_ir: str,
     arguments: Mapping[str, Sequence[str]],
     exemptions: Sequence[Exemption],
-    touched: Mapping[DispatchKey, Mapping[int, int]],
+    touched: Mapping[DispatchKey, Mapping[int, Touched]],
     kernels: Sequence[InjectedKernel] = (),
 ) -> dict[str, Audit]:
     """Audit of each entry point; ``arguments`` gives the argument names of each, in order.
@@ -79,7 +80,7 @@ class _Module:
     executables: Mapping[str, ir.OpView]
     parameters: Mapping[str, str]
     kernel_of_object: Mapping[str, int]
-    touched: Mapping[DispatchKey, Mapping[int, int]]
+    touched: Mapping[DispatchKey, Mapping[int, Touched]]
 
 
 def _embedded_object(executable: ir.OpView) -> str | None:
@@ -174,13 +175,14 @@ class _EntryReader:
         executable = self.module.executables[path[0]]
         return path[-1], executable, _embedded_object(executable)
 
-    def _bindings(self, op: ir.Operation, touched: Mapping[int, int]) -> Iterator[Binding]:
+    def _bindings(self, op: ir.Operation, touched: Mapping[int, Touched]) -> Iterator[Binding]:
         _, executable, _ = self._executable(op)
-        spans = [replace(s, size=touched.get(i, s.size)) for i, s in enumerate(accessed_spans(executable, op))]
+        spans = accessed_spans(executable, op)
+        spans = [replace(s, size=touched[i].bytes) if i in touched else s for i, s in enumerate(spans)]
         for i, (access, resource, _, length) in enumerate(_bound_ranges(op)):
-            accessed = [span.size for span in spans if span.binding == i]
-            size = sum(accessed) if spans else touched.get(i, length)
-            yield Binding(self._source(resource), access, size, length if length > size else None)
+            part = touched.get(i, Touched(length))
+            size = sum(span.size for span in spans if span.binding == i) if spans else part.bytes
+            yield Binding(self._source(resource), access, size, length if length > size else None, dict(part.parts))
 
     def _accesses(self, op: ir.Operation) -> list[Access]:
         """Buffer ranges that a command reads and writes."""

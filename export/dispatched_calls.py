@@ -11,6 +11,7 @@ from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.export.dispatch_mlir import DispatchText, cpu_dispatch, extern_dispatch
 from predecode.export.tensor_types import builtin_type, meta_tensor
+from predecode.export.touched import Touched
 from predecode.export.traced_call import TracedCall
 
 
@@ -73,15 +74,15 @@ class DispatchedCalls:
         written = frozenset(self._pointers[result] for result in results)
         return Part(call.launch, (*(self._pointers[value] for value in call.operands), *own), writes=written)
 
-    def touched(self) -> dict[int, int]:
-        """Bytes of the operands of which all calls move only a part, by binding."""
+    def touched(self) -> dict[int, Touched]:
+        """Of the operands of which all calls move only a part, by binding."""
         moved: dict[int, int] = {}
         for call in self.calls:
             for name, value in zip(call.launch.operands, call.operands, strict=True):
                 index, whole = self._pointers[value], meta_tensor(value).nbytes
                 moved[index] = max(moved.get(index, 0), call.touched.get(name, whole))
         whole = [meta_tensor(value).nbytes for value in self.operands]
-        return {i: count for i, count in moved.items() if i < len(whole) and count < whole[i]}
+        return {i: Touched(count) for i, count in moved.items() if i < len(whole) and count < whole[i]}
 
     def text(self, code: CodeObject) -> DispatchText:
         """The MLIR function that the calls become a call of."""

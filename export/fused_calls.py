@@ -16,6 +16,7 @@ from predecode.export.dispatch_mlir import DispatchText, LoadedGlobal, extern_di
 from predecode.export.dispatched_calls import DispatchedCalls
 from predecode.export.schedule import MOST_PHASES
 from predecode.export.tensor_types import builtin_type, meta_tensor
+from predecode.export.touched import Touched
 from predecode.export.trace import PARAMETER_SCOPE
 from predecode.export.traced_call import TracedCall, parameter_of
 from predecode.export.weights.spans import Span
@@ -157,18 +158,23 @@ class FusedCalls(DispatchedCalls):
         launch = (call.launch.when_resident if self.resident else None) or call.launch
         return Part(launch, tuple(p for p, _ in addresses), tuple(offset for _, offset in addresses), writes)
 
-    def touched(self) -> dict[int, int]:
-        """Bytes that all calls move at most of each operand and loaded entry, by binding."""
+    def touched(self) -> dict[int, Touched]:
+        """What all calls move of each operand and loaded entry, by binding."""
         of_value: dict[ir.Value, int] = {}
         for call in self.calls:
             for name, value in zip(call.launch.operands, call.operands, strict=True):
                 moved = call.touched.get(name, meta_tensor(value).nbytes)
                 of_value[value] = max(of_value.get(value, 0), moved)
-        of_binding: dict[int, int] = {}
+        of_binding: dict[int, dict[str, int]] = {}
         for value in self._outside:
             pointer, _ = self._addresses[value]
-            of_binding[pointer] = of_binding.get(pointer, 0) + of_value[value]
-        return of_binding
+            span = self._span(value)
+            name = parameter_of(value).removeprefix(f"{span.entry}.") if span else ""
+            of_binding.setdefault(pointer, {})[name] = of_value[value]
+        return {
+            pointer: Touched(sum(parts.values()), parts if "" not in parts else {})
+            for pointer, parts in of_binding.items()
+        }
 
     def text(self, code: CodeObject) -> DispatchText:
         """The MLIR function that the calls become a call of."""

@@ -17,6 +17,7 @@ from predecode.export.dispatched_calls import DispatchedCalls
 from predecode.export.fused_calls import FusedCalls
 from predecode.export.schedule import Fusion, Schedule, ScheduledCall, chained, dispatches, fused
 from predecode.export.stream_ir import symbol_of
+from predecode.export.touched import Touched
 from predecode.export.traced_call import TracedCall, is_op_call
 from predecode.export.weights.spans import Span
 
@@ -37,11 +38,11 @@ DispatchKey = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """What was put into a module. ``touched`` gives, for dispatches that move only a part of some bindings, the
-    most bytes by binding index."""
+    """What was put into a module. ``touched`` gives, for dispatches that move only a part of some bindings, that part
+    by binding index."""
 
     kernels: tuple[InjectedKernel, ...]
-    touched: Mapping[DispatchKey, Mapping[int, int]]
+    touched: Mapping[DispatchKey, Mapping[int, Touched]]
 
 
 def inject(
@@ -59,7 +60,7 @@ def inject(
     for the whole layer, which fused calls bind instead of each.
     """
     built: dict[Composition, InjectedKernel] = {}
-    touched: dict[DispatchKey, Mapping[int, int]] = {}
+    touched: dict[DispatchKey, Mapping[int, Touched]] = {}
     functions: dict[DispatchText, str] = {}
     blobs: dict[str, str] = {}
     with module.context, ir.Location.unknown():

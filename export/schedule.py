@@ -47,9 +47,9 @@ class ScheduledCall:
 
     ``sources`` are the calls (by index) whose results it reads, directly or through other operations; ``shape`` is
     what calls must agree in to share a dispatch (the threads of a workgroup); ``layer`` is the model layer whose
-    weights it or its sources read, None before the first; ``workgroups`` are those of its grid, ``cluster`` of them in a
-    cluster; ``reads_reduced`` where it reads what ranks add up; ``reads_early`` are those of its ``sources`` whose results it reads before it waits for
-    other calls, None where it reads nothing before.
+    weights it or its sources read, None before the first; ``workgroups`` are those of its grid, ``cluster`` of them in
+    a cluster; ``reads_reduced`` where it reads what ranks add up; ``reads_early`` are those of its ``sources`` whose
+    results it reads before it waits for other calls, None where it reads nothing before.
     """
 
     sources: frozenset[int]

@@ -98,13 +98,15 @@ class TensorSpec:
 class Binding:
     """A buffer range a dispatch is bound to; ``access`` is "read", "write" or "read_write".
 
-    ``bytes`` is what the dispatch needs of it at most; ``bound_bytes`` the whole range where that is more.
+    ``bytes`` is what the dispatch needs of it at most; ``bound_bytes`` the whole range where that is more. ``parts``
+    are the bytes by parameter, named as within their layer, where the range holds a layer's.
     """
 
     name: str
     access: str
     bytes: int
     bound_bytes: int | None = None
+    parts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def bytes_moved(manifest: Manifest, batch: Batch, dispatch: Dispatch) -> Moved:
     expected = False
     for binding in dispatch.bindings:
         moved[binding.access == "read"] += _binding_bytes(manifest, batch, dispatch, binding)
-        expected |= _EXPERTS.search(binding.name) is not None
+        expected |= any(_EXPERTS.search(name) for name in (binding.name, *binding.parts))
     if not dispatch.bindings:
         return Moved(dispatch.bytes_read, dispatch.bytes_written, False)
     return Moved(moved[True], moved[False], expected)
@@ -56,6 +56,9 @@ def expected_experts(manifest: Manifest, rows: int) -> float | None:
 def _binding_bytes(manifest: Manifest, batch: Batch, dispatch: Dispatch, binding: Binding) -> int:
     if _EXPERTS.search(binding.name):
         return _expert_bytes(manifest, batch.rows, binding.bytes)
+    if binding.parts:
+        experts = sum(count for name, count in binding.parts.items() if _EXPERTS.search(name))
+        return binding.bytes - experts + _expert_bytes(manifest, batch.rows, experts)
     if binding.access == "read" and binding.name.endswith(("indexer_cache", "latent_cache")):
         return min(binding.bytes, _cache_bytes(manifest, batch, binding.name))
     if _holds_logits(dispatch, binding):

@@ -1,4 +1,4 @@
-"""The .irpa that is written piece by piece is the file that IREE itself writes."""
+"""The .irpa that is written piece by piece is the file that IREE itself writes, but for the larger alignment."""
 
 import errno
 import os
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from predecode.export.weights.archive import ArchiveWriter
+from predecode.export.weights import archive
+from predecode.export.weights.archive import ALIGNMENT, ArchiveWriter
 from predecode.pipelines.errors import PredecodeError
 
 CONTENTS = {
@@ -20,14 +21,15 @@ CONTENTS = {
 
 
 def write(path, contents, step):
-    with ArchiveWriter(path, {name: len(data) for name, data in contents.items()}) as archive:
+    with ArchiveWriter(path, {name: len(data) for name, data in contents.items()}) as writer:
         for name, data in contents.items():
             for begin in reversed(range(0, len(data), step)):
-                archive.write(name, begin, torch.from_numpy(data[begin : begin + step]))
+                writer.write(name, begin, torch.from_numpy(data[begin : begin + step]))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_same_bytes_as_the_library(tmp_path, count):
+def test_same_bytes_as_the_library(tmp_path, count, monkeypatch):
+    monkeypatch.setattr(archive, "ALIGNMENT", 64)
     contents = dict(list(CONTENTS.items())[:count])
     write(tmp_path / "ours.irpa", contents, 300)
     index = rt.ParameterIndex()
@@ -44,15 +46,15 @@ def test_the_library_reads_it(tmp_path):
     read = {name: (entry.file_storage[1], np.array(entry.file_view)) for name, entry in index.items()}
     assert list(read) == list(CONTENTS)
     for name, (offset, data) in read.items():
-        assert offset % 64 == 0
+        assert offset % ALIGNMENT == 0
         assert np.array_equal(data.view(np.uint8), CONTENTS[name])
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16, torch.float32])
 def test_bytes_of_any_dtype(tmp_path, dtype):
     data = torch.randn(4, 8).to(dtype)
-    with ArchiveWriter(tmp_path / "p.irpa", {"w": 4 * 8 * dtype.itemsize}) as archive:
-        archive.write("w", 0, data)
+    with ArchiveWriter(tmp_path / "p.irpa", {"w": 4 * 8 * dtype.itemsize}) as writer:
+        writer.write("w", 0, data)
     index = rt.ParameterIndex()
     index.load(str(tmp_path / "p.irpa"))
     (_, entry), *_ = index.items()
@@ -64,7 +66,7 @@ def test_piece_beyond_its_parameter_is_refused(tmp_path):
         pytest.raises(PredecodeError, match="parameter w has 8 bytes; 4 at 6 do not fit"),
         ArchiveWriter(tmp_path / "p.irpa", {"w": 8}) as archive,
     ):
-        archive.write("w", 6, torch.zeros(4, dtype=torch.uint8))
+        writer.write("w", 6, torch.zeros(4, dtype=torch.uint8))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,8 +81,8 @@ def test_full_disk_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypatch):
         return real(descriptor, content, offset)
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"), ArchiveWriter(path, {"w": 64}) as archive:
-        archive.write("w", 0, torch.zeros(64, dtype=torch.uint8))
+    with pytest.raises(OSError, match="No space left"), ArchiveWriter(path, {"w": 64}) as writer:
+        writer.write("w", 0, torch.zeros(64, dtype=torch.uint8))
     assert [file.name for file in tmp_path.iterdir()] == ["p.irpa"]
     assert path.read_bytes() == b"old"
 

@@ -17,8 +17,8 @@ def spans():
 
 def test_offsets_count_from_the_layers_first_parameter():
     assert spans() == {
-        "layers.2.a": Span("layers.2", 0, 70, 192),
-        "layers.2.b": Span("layers.2", 128, 64, 192),
+        "layers.2.a": Span("layers.2", 0, 70, 320),
+        "layers.2.b": Span("layers.2", 256, 64, 320),
         "layers.11.a": Span("layers.11", 0, 5, 5),
     }
 

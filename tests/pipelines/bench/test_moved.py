@@ -69,5 +69,8 @@ def test_experts_count_as_even_routing_uses_them():
     experts = dispatch("moe_gate_up", Binding(EXPERTS, "read", 700), Binding("transient", "write", 50))
     moved = bytes_moved(model, Batch("1", (1, 1, 1)), experts)
     assert moved.expected and moved.total == round(100 * (8 * (1 - 0.75**3) + 1)) + 50
+    within = Binding("layers.1", "read", 760, 9000, {EXPERTS.removeprefix("layers.1."): 700, "mlp.gate.bias": 60})
+    fused = bytes_moved(model, Batch("1", (1, 1, 1)), dispatch("moe_gate_up, moe_down", within))
+    assert fused.expected and fused.total == moved.total - 50 + 60
     single = dispatch("moe_gate_up", Binding(EXPERTS, "read", 300))
     assert bytes_moved(model, Batch("1", (1,)), single).total == 300
