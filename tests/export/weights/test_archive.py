@@ -64,7 +64,7 @@ def test_bytes_of_any_dtype(tmp_path, dtype):
 def test_piece_beyond_its_parameter_is_refused(tmp_path):
     with (
         pytest.raises(PredecodeError, match="parameter w has 8 bytes; 4 at 6 do not fit"),
-        ArchiveWriter(tmp_path / "p.irpa", {"w": 8}) as archive,
+        ArchiveWriter(tmp_path / "p.irpa", {"w": 8}) as writer,
     ):
         writer.write("w", 6, torch.zeros(4, dtype=torch.uint8))
     assert list(tmp_path.iterdir()) == []
