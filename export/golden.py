@@ -38,6 +38,10 @@ KEY_ELEMENT, KEY_SCALES = 64.0, (2.0**-3, 2.0**-3, 2.0**-3, 2.0**-4)
 """Deviation of a cached key's elements, and its scale in turn. Keys that rows write are of one: their scores lie near
 zero beside these."""
 MARGINS = Margins(experts=0.002, tokens=0.01)
+TRUE_SIZE_TOKENS, TRUE_SIZE_MARGINS = 16, Margins(experts=0.002, tokens=0.03)
+"""At true sizes, where a product adds up thousands of columns, a twentieth of its results is rounded the other way if
+they are added in another order. A score then moves by 0.9 % of the row's largest (root of the mean square; 6 % at most
+of 130 000, seen on GLM-5.1's layer 0). Of more tokens few rows would have such margins."""
 CPU = torch.device("cpu")
 
 # An activation near a rounding edge may land on the next FP8 code, and what follows moves with it. What a segment's
@@ -75,7 +79,8 @@ def make_golden(
     random = np.random.default_rng([seed, len(rows)])
     counts = [count for count in sorted(rows) for _ in range(STEPS_PER_ROW_COUNT)]
     sequences = _plan_sequences(random, geometry, segments[0].config.index_topk, sum(counts), max(rows))
-    script = _Script(segments, sequences, geometry, random, CPU)
+    tokens = max(FEWEST_TOKENS, -(-SELECTED_TOKENS * geometry.max_context // segments[0].config.index_topk))
+    script = _Script(segments, sequences, geometry, random, CPU, tokens, MARGINS)
     placements = [
         _place_rows(sequences, count, geometry, padded=number % STEPS_PER_ROW_COUNT == 1)
         for number, count in enumerate(counts)
@@ -107,7 +112,7 @@ def make_golden_at(
         )
     free = random.permutation(geometry.pages)[: pages * count].reshape(count, pages)
     sequences = [_Sequence(own, longest, longest) for own in free]
-    script = _Script(segments, sequences, geometry, random, device)
+    script = _Script(segments, sequences, geometry, random, device, TRUE_SIZE_TOKENS, TRUE_SIZE_MARGINS)
     return script.run([_place_at(sequences, lengths, geometry) for lengths in batches], on_step)
 
 
@@ -121,11 +126,14 @@ class _Script:
         geometry: Geometry,
         random: np.random.Generator,
         device: torch.device,
+        tokens: int,
+        margins: Margins,
     ):
-        self._segments, self._random, self._device = segments, random, device
+        """Caches hold copies of ``tokens`` tokens."""
+        self._segments, self._random, self._device, self._margins = segments, random, device, margins
         self._cache_specs = {spec.name: spec for s in segments for spec in s.arguments(1) if spec.role == "cache"}
         slots = np.concatenate([sequence.slots for sequence in sequences])
-        self._initial = self._draw_caches(slots, geometry)
+        self._initial = self._draw_caches(slots, geometry, tokens)
         element_format = segments[0].element_format.name
         self._caches = {
             name: torch.from_numpy(self._initial.pages(name, spec.layout, element_format)).to(device)
@@ -181,7 +189,7 @@ class _Script:
         for _ in range(MOST_DRAWS):
             arguments = [(self._caches if spec.role == "cache" else values)[spec.name] for spec in specs]
             try:
-                with torch.no_grad(), OnDevice(self._device), RefuseNearTies(MARGINS, self._identities):
+                with torch.no_grad(), OnDevice(self._device), RefuseNearTies(self._margins, self._identities):
                     return segment(*arguments)
             except NearTie as near:
                 again = near.rows.reshape(-1, *[1] * (len(drawn.shape) - 1))
@@ -202,10 +210,9 @@ class _Script:
             drawn = _normal(self._random, spec.shape).to(spec.dtype)
         return drawn.to(self._device)
 
-    def _draw_caches(self, slots: np.ndarray, geometry: Geometry) -> InitialCaches:
-        """Copies of a few tokens in ``slots``."""
-        config, element_format = self._segments[0].config, self._segments[0].element_format
-        count = max(FEWEST_TOKENS, -(-SELECTED_TOKENS * geometry.max_context // config.index_topk))
+    def _draw_caches(self, slots: np.ndarray, geometry: Geometry, count: int) -> InitialCaches:
+        """Copies of ``count`` tokens in ``slots``."""
+        element_format = self._segments[0].element_format
         tokens = np.full(geometry.pages * PAGE_TOKENS, NO_TOKEN, np.int32)
         tokens[slots] = self._random.integers(0, count, len(slots))
         rows = {}

@@ -98,6 +98,13 @@ def test_resident_grids_have_no_clusters():
 SHAPES = ((2624, 6144), (6144, 1536), (2112, 7168), (3072, 1536), (16384, 2048), (16, 128), (144, 1024), (48, 384))
 
 
+def test_memory_lies_as_the_body_asks():
+    """Rows of a warpgroup's product are exchanged by the bits of their addresses."""
+    alignment = re.compile(r"^.*\.shared \.align (\d+) \.b8", re.M)
+    assert alignment.findall(ptx_of(side_by_side(gemm(64, 2048, 2048)))) == ["1024"]
+    assert alignment.findall(ptx_of(side_by_side(gemm(32, 2048, 2048)))) == ["16"]
+
+
 @pytest.mark.parametrize("rows", [1, 5, 8, 9, 16, 17, 32, 33, 48, 49, 63, 64])
 def test_every_rows_kernel_fits(rows):
     """Registers, workgroup memory and arguments, as `check_launch` reads them from the assembler."""

@@ -6,7 +6,7 @@ import torch
 
 from predecode.custom_kernels.formats import E4M3FN
 from predecode.export import golden as golden_module
-from predecode.export.golden import MARGINS, make_golden, tolerances
+from predecode.export.golden import MARGINS, TRUE_SIZE_MARGINS, make_golden, make_golden_at, tolerances
 from predecode.export.model.segments import build_segments
 from predecode.export.model.tensor_spec import Geometry
 from predecode.export.near_ties import Margins, NearTie, RefuseNearTies
@@ -82,6 +82,13 @@ def run_again(parts, golden, margins):
 
 def test_no_row_has_a_near_tie(parts, golden):
     run_again(parts, golden, MARGINS)
+
+
+def test_goldens_of_true_sizes_have_wider_margins(parts, golden):
+    topk = parts[0].config.index_topk
+    run_again(parts, make_golden_at(parts, [[topk + 70] * 4], GEOMETRY, 0, lambda step, of: None), TRUE_SIZE_MARGINS)
+    with pytest.raises(NearTie):
+        run_again(parts, golden, TRUE_SIZE_MARGINS)
 
 
 @pytest.mark.parametrize("margins", [Margins(experts=0.3, tokens=0.0), Margins(experts=0.0, tokens=0.3)])
