@@ -128,7 +128,7 @@ def _dispatched_together(
         case Fusion.NONE:
             groups = [(group,) for group in dispatches(scheduled, schedule)]
         case Fusion.CHAIN:
-            groups = chained(scheduled, target.resident_grid)
+            groups = chained(scheduled, target.resident_grid if target.starts_in_order else 0)
         case Fusion.LAYER:
             groups = fused(scheduled)
     place = {}

@@ -102,7 +102,8 @@ def fused(calls: Sequence[ScheduledCall]) -> list[tuple[tuple[int, ...], ...]]:
 def chained(calls: Sequence[ScheduledCall], resident: int) -> list[tuple[tuple[int, ...], ...]]:
     """The calls of each dispatch by phase, at most `MOST_PHASES`, when those that read early wait in one grid.
 
-    So do few workgroups that do not. ``resident`` is how many workgroups a device holds at once.
+    So do few workgroups that do not. ``resident`` is how many workgroups a device holds at once; 0 where they do not
+    start in the order of their indices, so that none may wait.
     """
     level_of = levels(calls)
     by_level: dict[int, list[tuple[int, ...]]] = {}

@@ -296,6 +296,11 @@ def test_what_the_level_before_makes_is_not_read_early(operand, phases, monkeypa
     assert sorted(len(kernel.composition.phases) for kernel in kernels) == phases
 
 
+def test_nothing_waits_on_a_chip_whose_workgroups_start_in_any_order():
+    _, _, kernels, _ = fused_module(Fusion.CHAIN)
+    assert [len(kernel.composition.phases) for kernel in kernels] == [1, 1, 1]
+
+
 def test_what_stands_between_two_calls_is_named():
     class Between(FusedLayers):
         def forward(self, x, weight_scales):
