@@ -14,6 +14,7 @@
 constexpr int THREADS = 256;
 constexpr int BANDS = THREADS / WAVE_SIZE;
 constexpr int GROUPS = COLUMNS / SPLIT / GROUP;
+static_assert(GROUP == WARPGROUP_COLUMNS);
 constexpr int UNIT_ROWS = ROWS <= 8 ? 8 : ROWS <= 16 ? 16 : ROWS <= 32 ? 32 : ROWS <= 48 ? 48 : 64;  // that the unit takes
 constexpr int BAND_BYTES = TILE * GROUP;                                                             // of a group
 constexpr int TERMS = BANDS * (UNIT_ROWS / 8) * WAVE_SIZE;  // four sums of a lane each
@@ -43,13 +44,13 @@ struct Shared {
 
 // Neighbouring lanes copy from neighbouring places, and to all banks.
 DEVICE void copy_rows(Shared &shared, const uint8 *values) {
-  constexpr int GROUP_COPIES = UNIT_ROWS * GROUP_TILES, COPIES = STAGE_GROUPS * GROUP_COPIES;
+  constexpr int GROUP_COPIES = UNIT_ROWS * COLUMN_TILES, COPIES = STAGE_GROUPS * GROUP_COPIES;
 #pragma unroll
   for (int stage = 0; stage < STAGES; ++stage) {
 #pragma unroll
     for (int first = 0; first < COPIES; first += THREADS) {
       int index = first + thread_id(), group = stage * STAGE_GROUPS + index / GROUP_COPIES;
-      int row = index % GROUP_COPIES / GROUP_TILES, tile = index % GROUP_TILES;
+      int row = index % GROUP_COPIES / COLUMN_TILES, tile = index % COLUMN_TILES;
       if (index < COPIES && group < GROUPS && row < ROWS)
         copy_16_bytes(shared_address(&shared.rows[group].piece(row, tile)),
                              values + row_major_offset(row, group * GROUP + tile * TILE, COLUMNS));
@@ -80,7 +81,7 @@ DEVICE void store_term(bf16 *result, int outputs, int first_output, int term, fl
   }
 }
 
-DEVICE void add_slices(Shared &shared, const BandSums<UNIT_ROWS> &totals, int slice, bf16 *result, int outputs,
+DEVICE void add_slices(Shared &shared, const WarpgroupSums<UNIT_ROWS> &totals, int slice, bf16 *result, int outputs,
                        int first_output) {
   auto term_of = [&](int i) INLINE { return (wave_id() * (UNIT_ROWS / 8) + i) * WAVE_SIZE + lane_id(); };
   auto sums_of = [&](int i) INLINE {
@@ -151,7 +152,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
     if (i < GROUPS * ROWS) shared.scales[i / ROWS][i % ROWS] = shared.weight_scales[i / ROWS] * row_scales[k];
   }
 
-  BandSums<UNIT_ROWS> totals = {};
+  WarpgroupSums<UNIT_ROWS> totals = {};
 #pragma unroll 1
   for (int group = 0; group < GROUPS; ++group) {
     if (group % STAGE_GROUPS == 0) {
@@ -162,9 +163,9 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
     }
     int slot = group % AHEAD;
     wait_for(arrivals[slot], group / AHEAD);
-    BandGroup left;
-    load_band_group(shared.weights[slot][wave_id()], left);
-    BandSums<UNIT_ROWS> sums;
+    LeftRows left;
+    load_left_rows(shared.weights[slot][wave_id()], left);
+    WarpgroupSums<UNIT_ROWS> sums;
     multiply_group(left, shared.rows[group], sums);
     if (group + AHEAD < GROUPS) {
       wave_barrier();

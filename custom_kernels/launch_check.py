@@ -18,8 +18,12 @@ class LaunchMismatch(PredecodeError):
     """A code object does not fit its launch."""
 
 
+class RegistersSpilled(LaunchMismatch):
+    """A kernel keeps registers in memory: one of several ops may do with fewer of them."""
+
+
 def check_launch(code: CodeObject, launch: Composition, target: Target) -> Kernel:
-    """Refuse ``code`` unless its kernel fits ``launch`` on ``target``."""
+    """Refuse ``code`` unless its kernel fits ``launch`` on ``target``; `RegistersSpilled` where it does otherwise."""
     kernels = read_kernels(code)
     if launch.symbol not in kernels:
         raise LaunchMismatch(
@@ -28,6 +32,12 @@ def check_launch(code: CodeObject, launch: Composition, target: Target) -> Kerne
     kernel = kernels[launch.symbol]
     for problem in _problems(kernel, launch, target):
         raise LaunchMismatch(f"{launch.source}: {problem}")
+    # A resident entry's registers are limited so that its grid fits, and its pointers are many: it may spill.
+    for spilled in () if launch.resident else _spilled(kernel):
+        raise RegistersSpilled(f"{launch.source}: {spilled}")
+    scratch = kernel.resources.scratch_bytes
+    if scratch > REGISTER_BYTES * kernel.resources.register_spills:
+        raise LaunchMismatch(f"{launch.source}: takes {scratch} bytes of scratch per lane; keep arrays in registers")
     return kernel
 
 
@@ -64,12 +74,12 @@ def _problems(kernel: Kernel, launch: Composition, target: Target):
             f"{launch.resident} workgroups with {kernel.resources.shared_memory_bytes} bytes of workgroup memory each "
             f"do not fit on {target.name} at once; they would wait for each other for ever"
         )
-    # A resident entry's registers are limited so that its grid fits, and its pointers are many: it may spill.
-    if kernel.resources.register_spills and not launch.resident:
+
+
+def _spilled(kernel: Kernel):
+    if kernel.resources.register_spills:
         yield f"spills {kernel.resources.register_spills} registers; use fewer per lane"
-    if kernel.resources.scratch_bytes > REGISTER_BYTES * kernel.resources.register_spills:
-        yield f"takes {kernel.resources.scratch_bytes} bytes of scratch per lane; keep arrays in registers"
-    if kernel.resources.scalar_spills and not launch.resident:
+    if kernel.resources.scalar_spills:
         yield f"spills {kernel.resources.scalar_spills} scalar registers; pass fewer values"
 
 

@@ -9,7 +9,7 @@ import iree.compiler.ir as ir
 
 from predecode.custom_kernels.code_object import Kernel
 from predecode.custom_kernels.composition import Composition
-from predecode.custom_kernels.launch_check import check_launch
+from predecode.custom_kernels.launch_check import RegistersSpilled, check_launch
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject, Toolchain
 from predecode.export.dispatch_mlir import DispatchText, signed
@@ -56,8 +56,9 @@ def inject(
     """Replace every ``torch.predecode.*`` operator of ``module``, in place.
 
     Calls of one function that ``schedule`` and ``fusion`` put together become one dispatch where the target's
-    kernels can be composed (see `Composition`). ``spans`` tell where a layer's parameters lie in the archive's entry
-    for the whole layer, which fused calls bind instead of each.
+    kernels can be composed (see `Composition`); a level that makes the kernel of a chain spill registers stands alone.
+    ``spans`` tell where a layer's parameters lie in the archive's entry for the whole layer, which fused calls bind
+    instead of each.
     """
     built: dict[Composition, InjectedKernel] = {}
     touched: dict[DispatchKey, Mapping[int, Touched]] = {}
@@ -65,7 +66,9 @@ def inject(
     blobs: dict[str, str] = {}
     with module.context, ir.Location.unknown():
         for block in _blocks_of_operators(module):
-            for phases in _dispatched_together(block, target, schedule, fusion):
+            waiting = _dispatched_together(block, target, schedule, fusion)
+            while waiting:
+                phases = waiting.pop(0)
                 is_fused = len(phases) > 1
                 resident = fusion is Fusion.LAYER
                 dispatch = (
@@ -74,8 +77,14 @@ def inject(
                     else DispatchedCalls(phases, target)
                 )
                 composition = dispatch.composition
-                if composition not in built:
-                    built[composition] = _build(composition, target, toolchain)
+                try:
+                    if composition not in built:
+                        built[composition] = _build(composition, target, toolchain)
+                except RegistersSpilled:
+                    if not is_fused:
+                        raise
+                    waiting[:0] = [phases[:-1], phases[-1:]]
+                    continue
                 text = dispatch.text(built[composition].code)
                 name = functions.setdefault(text, f"predecode.{composition.symbol}.{len(functions)}")
                 touched_bytes = dispatch.touched()

@@ -1,62 +1,41 @@
 // Products of FP8 matrices by a warpgroup: four waves and the `wgmma` of NVIDIA's sm_90.
 //
-// The left operand is 64 rows, of which each wave holds 16, a tiled band, as its lanes' registers; the right one's rows
-// lie in workgroup memory as they are. The unit adds FP8 products up with some 14 bits: sums over a group of 128 columns
-// are taken from it and added up as float32, as everybody does who uses it for block-scaled weights.
+// The operands are those of warpgroup_matrix.h, unconverted. The unit adds FP8 products up with some 14 bits: sums over a
+// group of 128 columns are taken from it and added up as float32, as everybody does who uses it for block-scaled weights.
 #pragma once
 
-#include "bulk_copy.h"
-#include "layouts.h"
+#include "warpgroup_matrix.h"
 
 #if defined(__NVPTX__)
-constexpr int GROUP_TILES = GROUP / TILE;
-
-// A band's group: word [tile][half] has columns 4 * (lane % 4) on of row lane / 4 + 8 * half.
-using BandGroup = uint32[GROUP_TILES][2];
-
-// From a tiled band of 16 rows in workgroup memory.
-DEVICE void load_band_group(const uint8 *band, BandGroup &group) {
-#pragma unroll
-  for (int tile = 0; tile < GROUP_TILES; tile += 2)
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(group[tile][0]), "=r"(group[tile][1]), "=r"(group[tile + 1][0]), "=r"(group[tile + 1][1])
-                 : "r"(shared_address(band + tile * (TILE * TILE) + lane_id() * TILE))
-                 : "memory");
-}
-
 // A group of the right operand: a row's 128 bytes lie together, neighbouring rows' in another order, so that neither a
 // row's pieces of 16 bytes nor a piece of eight rows meet a bank twice.
 template <int ROWS> struct alignas(1024) RowsGroup {
-  uint32x4 rows[ROWS][GROUP_TILES];
+  uint32x4 rows[ROWS][COLUMN_TILES];
 
   __attribute__((device, always_inline)) uint32x4 &piece(int row, int tile) { return rows[row][tile ^ row % 8]; }
 };
-
-// Sums of this wave's 16 rows with N rows of the right operand. Element [i][half][j] is of row lane / 4 + 8 * half, and
-// of row 8 * i + 2 * (lane % 4) + j of the right operand.
-template <int N> using BandSums = float[N / 8][2][2];
 
 // sums = products over one group, 64 x 128 by N x 128. All in one statement: between the instructions nobody else may
 // touch the sums. A step takes two column tiles. The unit is told, in units of 16 bytes, where the group lies, how far
 // the next eight rows are, and that pieces are exchanged in 128 bytes.
 #define SUMS_OF(i) "=&f"(sums[i][0][0]), "=&f"(sums[i][0][1]), "=&f"(sums[i][1][0]), "=&f"(sums[i][1][1])
-#define MULTIPLY_TILES(N, NAMES, STEP, ADD)                                                                       \
-  "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" NAMES "}, {%[a" #STEP "], %[b" #STEP "], %[c" #STEP \
+#define MULTIPLY_TILES(N, NAMES, STEP, ADD)                                                                           \
+  "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" NAMES "}, {%[a" #STEP "], %[b" #STEP "], %[c" #STEP    \
   "], %[d" #STEP "]}, right, " ADD ", 1, 1;\n\t"
 #define NEXT_TILES "add.s64 right, right, %[step];\n\t"
-#define WORDS_OF(STEP)                                                                      \
-  [a##STEP] "r"(left[2 * STEP][0]), [b##STEP] "r"(left[2 * STEP][1]), [c##STEP] "r"(left[2 * STEP + 1][0]), \
+#define WORDS_OF(STEP)                                                                                                \
+  [a##STEP] "r"(left[2 * STEP][0]), [b##STEP] "r"(left[2 * STEP][1]), [c##STEP] "r"(left[2 * STEP + 1][0]),           \
       [d##STEP] "r"(left[2 * STEP + 1][1])
 #define DEFINE_MULTIPLY_GROUP(N, NAMES, ...)                                                                          \
-  DEVICE void multiply_group(const BandGroup &left, const RowsGroup<N> &rows, BandSums<N> &sums) {                     \
-    uint64 pieces = place_for_engines(&rows) | uint64(1) << 16 | uint64(64) << 32 | uint64(1) << 62;                           \
+  DEVICE void multiply_group(const LeftRows &left, const RowsGroup<N> &rows, WarpgroupSums<N> &sums) {                \
+    uint64 pieces = place_for_engines(&rows) | uint64(1) << 16 | uint64(64) << 32 | uint64(1) << 62;                  \
     asm volatile(                                                                                                     \
         "{ .reg .pred add, begin; .reg .b64 right; setp.ne.b32 begin, 0, 0; setp.eq.b32 add, 0, 0;\n\t"               \
-        "mov.b64 right, %[pieces];\n\twgmma.fence.sync.aligned;\n\t" MULTIPLY_TILES(N, NAMES, 0, "begin") NEXT_TILES   \
-        MULTIPLY_TILES(N, NAMES, 1, "add") NEXT_TILES MULTIPLY_TILES(N, NAMES, 2, "add") NEXT_TILES                    \
-        MULTIPLY_TILES(N, NAMES, 3, "add") "wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0; }"    \
+        "mov.b64 right, %[pieces];\n\twgmma.fence.sync.aligned;\n\t" MULTIPLY_TILES(N, NAMES, 0, "begin") NEXT_TILES  \
+        MULTIPLY_TILES(N, NAMES, 1, "add") NEXT_TILES MULTIPLY_TILES(N, NAMES, 2, "add") NEXT_TILES                   \
+        MULTIPLY_TILES(N, NAMES, 3, "add") "wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0; }"   \
         : __VA_ARGS__                                                                                                 \
-        : WORDS_OF(0), WORDS_OF(1), WORDS_OF(2), WORDS_OF(3), [pieces] "l"(pieces), [step] "n"(2)                  \
+        : WORDS_OF(0), WORDS_OF(1), WORDS_OF(2), WORDS_OF(3), [pieces] "l"(pieces), [step] "n"(2)                     \
         : "memory");                                                                                                  \
   }
 #define SUMS_8 "%0, %1, %2, %3"

@@ -9,6 +9,7 @@ import torch
 
 from predecode.custom_kernels import add_rms_norm_group_quant, gemm_fp8_blockscale, rms_norm_group_quant  # noqa: F401
 from predecode.custom_kernels.formats import E4M3FNUZ
+from predecode.custom_kernels.launch_check import RegistersSpilled, check_launch
 from predecode.custom_kernels.layouts import TILED_16X16
 from predecode.custom_kernels.op import OPS
 from predecode.custom_kernels.targets import CPU, GFX942, Target
@@ -294,6 +295,21 @@ def test_what_the_level_before_makes_is_not_read_early(operand, phases, monkeypa
     let_products_read_early(monkeypatch, operand)
     _, _, kernels, _ = fused_module(Fusion.CHAIN)
     assert sorted(len(kernel.composition.phases) for kernel in kernels) == phases
+
+
+def test_a_level_that_makes_registers_spill_stands_alone(monkeypatch):
+    def check(code, composition, target):
+        if len(composition.phases) > 1:
+            raise RegistersSpilled("too many")
+        return check_launch(code, composition, target)
+
+    let_products_read_early(monkeypatch, "weight")
+    monkeypatch.setattr("predecode.export.inject.check_launch", check)
+    model, arguments, kernels, module = fused_module(Fusion.CHAIN)
+    assert [len(kernel.composition.phases) for kernel in kernels] == [1, 1, 1]
+    device = emulation.open_device("gfx942", strict=True)
+    (given,) = run_with_parameters(model, arguments, module, device, 1)
+    assert given.any()
 
 
 def test_nothing_waits_on_a_chip_whose_workgroups_start_in_any_order():

@@ -54,8 +54,8 @@ def test_json_keys(step_artifact):
         "bytes_written": 4096,
         "bytes_bound": 2 * 4096 + 24,
         "bindings": [
-            {"name": CACHE, "access": "read_write", "bytes": 4096, "bound_bytes": 2 * 4096},
-            {"name": "tokens", "access": "read", "bytes": 24, "bound_bytes": None},
+            {"name": CACHE, "access": "read_write", "bytes": 4096, "bound_bytes": 2 * 4096, "parts": {}},
+            {"name": "tokens", "access": "read", "bytes": 24, "bound_bytes": None, "parts": {}},
         ],
         "floor_seconds": None,
         "layer": 0,

@@ -47,7 +47,7 @@ def keys(value, path=()):
 
 
 FREE_KEYS = {"vocab_size", "iree-base-compiler", "module.vmfb", "parameters.irpa"}
-OPTIONAL_KEYS = {"in_place", "exempted", "golden", "bound_bytes", "kernel", "waves_per_workgroup", "occupancy"}
+OPTIONAL_KEYS = {"in_place", "exempted", "golden", "bound_bytes", "parts", "kernel", "waves_per_workgroup", "occupancy"}
 OPTIONAL_KEYS |= {"resources", "instructions", "bandwidth_probe"}
 
 
