@@ -1,7 +1,8 @@
 // Products of FP8 matrices by a warpgroup: four waves and the `wgmma` of NVIDIA's sm_90.
 //
-// The operands are those of warpgroup_matrix.h, unconverted. The unit adds FP8 products up with some 14 bits: sums over a
-// group of 128 columns are taken from it and added up as float32, as everybody does who uses it for block-scaled weights.
+// The operands are those of warpgroup_matrix.h, unconverted. The unit adds FP8 products up with some 14 bits: sums over
+// a group of 128 columns are taken from it and added up as float32, as everybody does who uses it for block-scaled
+// weights.
 #pragma once
 
 #include "warpgroup_matrix.h"
