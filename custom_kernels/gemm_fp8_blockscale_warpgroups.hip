@@ -15,8 +15,9 @@ constexpr int THREADS = 256;
 constexpr int BANDS = THREADS / WAVE_SIZE;
 constexpr int GROUPS = COLUMNS / SPLIT / GROUP;
 static_assert(GROUP == WARPGROUP_COLUMNS);
-constexpr int UNIT_ROWS = ROWS <= 8 ? 8 : ROWS <= 16 ? 16 : ROWS <= 32 ? 32 : ROWS <= 48 ? 48 : 64;  // that the unit takes
-constexpr int BAND_BYTES = TILE * GROUP;                                                             // of a group
+// That the unit takes.
+constexpr int UNIT_ROWS = ROWS <= 8 ? 8 : ROWS <= 16 ? 16 : ROWS <= 32 ? 32 : ROWS <= 48 ? 48 : 64;
+constexpr int BAND_BYTES = TILE * GROUP;                    // of a group
 constexpr int TERMS = BANDS * (UNIT_ROWS / 8) * WAVE_SIZE;  // four sums of a lane each
 // Rows arrive in STAGES.
 constexpr int STAGE_GROUPS = divide_up(GROUPS, 4), STAGES = divide_up(GROUPS, STAGE_GROUPS);
@@ -53,7 +54,7 @@ DEVICE void copy_rows(Shared &shared, const uint8 *values) {
       int row = index % GROUP_COPIES / COLUMN_TILES, tile = index % COLUMN_TILES;
       if (index < COPIES && group < GROUPS && row < ROWS)
         copy_16_bytes(shared_address(&shared.rows[group].piece(row, tile)),
-                             values + row_major_offset(row, group * GROUP + tile * TILE, COLUMNS));
+                      values + row_major_offset(row, group * GROUP + tile * TILE, COLUMNS));
     }
     end_copies();
   }
@@ -169,7 +170,8 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
     multiply_group(left, shared.rows[group], sums);
     if (group + AHEAD < GROUPS) {
       wave_barrier();
-      if (lane_id() == 0) copy_in(shared.weights[slot][wave_id()], weights + (group + AHEAD) * BAND_BYTES, arrivals[slot]);
+      if (lane_id() == 0)
+        copy_in(shared.weights[slot][wave_id()], weights + (group + AHEAD) * BAND_BYTES, arrivals[slot]);
     }
 #pragma unroll
     for (int i = 0; i < UNIT_ROWS / 8; ++i) {

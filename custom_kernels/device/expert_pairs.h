@@ -24,9 +24,9 @@ template <int EXPERTS, int PAIRS> struct ExpertPairs {
   Chunk chunk[PAIRS];
   uint16 pairs[PAIRS];
   int chunks;
-  int count[EXPERTS];        // of the expert's pairs
-  uint32 rows[EXPERTS][2];   // a bit for each row that has the expert
-  uint16 start[EXPERTS];     // place of its first pair in `pairs`
+  int count[EXPERTS];       // of the expert's pairs
+  uint32 rows[EXPERTS][2];  // a bit for each row that has the expert
+  uint16 start[EXPERTS];    // place of its first pair in `pairs`
 
   static_assert(PAIRS <= 255 * PART_ROWS);
 };
@@ -63,7 +63,8 @@ DEVICE int rank_of(const ExpertPairs<EXPERTS, PAIRS> &gathered, const int *exper
   auto &rows = gathered.rows[expert];
   if (__builtin_popcount(rows[0]) + __builtin_popcount(rows[1]) == gathered.count[expert]) {
     uint32 earlier = (1u << row % 32) - 1;
-    return __builtin_popcount(row < 32 ? rows[0] & earlier : rows[0]) + (row < 32 ? 0 : __builtin_popcount(rows[1] & earlier));
+    if (row < 32) return __builtin_popcount(rows[0] & earlier);
+    return __builtin_popcount(rows[0]) + __builtin_popcount(rows[1] & earlier);
   }
   int rank = 0;
 #pragma unroll 8
