@@ -38,10 +38,10 @@ KEY_ELEMENT, KEY_SCALES = 64.0, (2.0**-3, 2.0**-3, 2.0**-3, 2.0**-4)
 """Deviation of a cached key's elements, and its scale in turn. Keys that rows write are of one: their scores lie near
 zero beside these."""
 MARGINS = Margins(experts=0.002, tokens=0.01)
-TRUE_SIZE_TOKENS, TRUE_SIZE_MARGINS = 16, Margins(experts=0.002, tokens=0.03)
-"""At true sizes, where a product adds up thousands of columns, a twentieth of its results is rounded the other way if
-they are added in another order. A score then moves by 0.9 % of the row's largest (root of the mean square; 6 % at most
-of 130 000, seen on GLM-5.1's layer 0). Of more tokens few rows would have such margins."""
+TRUE_SIZE_HIDDEN, TRUE_SIZE_TOKENS, TRUE_SIZE_MARGINS = 4096, 16, Margins(experts=0.002, tokens=0.03)
+"""Of models with so many hidden columns: where a product adds up thousands, a twentieth of its results is rounded the
+other way if they are added in another order. A score then moves by 0.9 % of the row's largest (root of the mean square;
+6 % at most of 130 000, seen on GLM-5.1's layer 0). Of more tokens few rows would have such margins."""
 CPU = torch.device("cpu")
 
 # An activation near a rounding edge may land on the next FP8 code, and what follows moves with it. What a segment's
@@ -79,8 +79,7 @@ def make_golden(
     random = np.random.default_rng([seed, len(rows)])
     counts = [count for count in sorted(rows) for _ in range(STEPS_PER_ROW_COUNT)]
     sequences = _plan_sequences(random, geometry, segments[0].config.index_topk, sum(counts), max(rows))
-    tokens = max(FEWEST_TOKENS, -(-SELECTED_TOKENS * geometry.max_context // segments[0].config.index_topk))
-    script = _Script(segments, sequences, geometry, random, CPU, tokens, MARGINS)
+    script = _Script(segments, sequences, geometry, random, CPU)
     placements = [
         _place_rows(sequences, count, geometry, padded=number % STEPS_PER_ROW_COUNT == 1)
         for number, count in enumerate(counts)
@@ -112,7 +111,7 @@ def make_golden_at(
         )
     free = random.permutation(geometry.pages)[: pages * count].reshape(count, pages)
     sequences = [_Sequence(own, longest, longest) for own in free]
-    script = _Script(segments, sequences, geometry, random, device, TRUE_SIZE_TOKENS, TRUE_SIZE_MARGINS)
+    script = _Script(segments, sequences, geometry, random, device)
     return script.run([_place_at(sequences, lengths, geometry) for lengths in batches], on_step)
 
 
@@ -126,14 +125,16 @@ class _Script:
         geometry: Geometry,
         random: np.random.Generator,
         device: torch.device,
-        tokens: int,
-        margins: Margins,
     ):
-        """Caches hold copies of ``tokens`` tokens."""
-        self._segments, self._random, self._device, self._margins = segments, random, device, margins
+        self._segments, self._random, self._device = segments, random, device
+        config = segments[0].config
+        if config.hidden_size >= TRUE_SIZE_HIDDEN:
+            count, self._margins = TRUE_SIZE_TOKENS, TRUE_SIZE_MARGINS
+        else:
+            count, self._margins = -(-SELECTED_TOKENS * geometry.max_context // config.index_topk), MARGINS
         self._cache_specs = {spec.name: spec for s in segments for spec in s.arguments(1) if spec.role == "cache"}
         slots = np.concatenate([sequence.slots for sequence in sequences])
-        self._initial = self._draw_caches(slots, geometry, tokens)
+        self._initial = self._draw_caches(slots, geometry, max(FEWEST_TOKENS, count))
         element_format = segments[0].element_format.name
         self._caches = {
             name: torch.from_numpy(self._initial.pages(name, spec.layout, element_format)).to(device)

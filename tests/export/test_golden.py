@@ -84,8 +84,9 @@ def test_no_row_has_a_near_tie(parts, golden):
     run_again(parts, golden, MARGINS)
 
 
-def test_goldens_of_true_sizes_have_wider_margins(parts, golden):
+def test_goldens_of_true_sizes_have_wider_margins(parts, golden, monkeypatch):
     topk = parts[0].config.index_topk
+    monkeypatch.setattr(golden_module, "TRUE_SIZE_HIDDEN", parts[0].config.hidden_size)
     run_again(parts, make_golden_at(parts, [[topk + 70] * 4], GEOMETRY, 0, lambda step, of: None), TRUE_SIZE_MARGINS)
     with pytest.raises(NearTie):
         run_again(parts, golden, TRUE_SIZE_MARGINS)
