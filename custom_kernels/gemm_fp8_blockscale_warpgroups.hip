@@ -1,7 +1,7 @@
 // Block-scaled FP8 matrix multiplication by warpgroups, on NVIDIA: the SPLIT workgroups of a cluster share eight bands
 // of 16 weight rows, each takes a slice of the COLUMNS columns.
 //
-// A wave multiplies a band, four of them together. The copy engine brings the weights of AHEAD groups, before the rows
+// A wave multiplies a band, four of them together, with the ROWS rows as UNIT_ROWS. The copy engine brings the weights of AHEAD groups, before the rows
 // are there; the slice of the ROWS rows lies in workgroup memory as a whole, and is multiplied as it arrives. Nothing
 // is converted.
 #include "bf16.h"
@@ -15,8 +15,6 @@ constexpr int THREADS = 256;
 constexpr int BANDS = THREADS / WAVE_SIZE;
 constexpr int GROUPS = COLUMNS / SPLIT / GROUP;
 static_assert(GROUP == WARPGROUP_COLUMNS);
-// That the unit takes.
-constexpr int UNIT_ROWS = ROWS <= 8 ? 8 : ROWS <= 16 ? 16 : ROWS <= 32 ? 32 : ROWS <= 48 ? 48 : 64;
 constexpr int BAND_BYTES = TILE * GROUP;                    // of a group
 constexpr int TERMS = BANDS * (UNIT_ROWS / 8) * WAVE_SIZE;  // four sums of a lane each
 // Rows arrive in STAGES.

@@ -251,14 +251,17 @@ DEVICE void sum_experts(EarlyWorkgroup workgroup, Shared &shared, const Operands
   Slot slots[SLOTS];
   Totals totals = {};
   Sources sources;
-  auto load_step = [&](Step step, Slot &slot, bool weights, bool values) INLINE {
+  auto go_to = [&](Step step) INLINE {
     if (step.group == 0) sources = sources_of(operands, gathered, step.stage * WAVES + wave);
-    if (weights) load_weights(operands, sources, step.group, slot);
-    if (values) load_values(operands, sources, step.group, slot);
-    schedule_boundary();
+    return step.group;
   };
 #pragma unroll
-  for (int i = 0; i < SLOTS; ++i) load_step(step_at(0, i), slots[i], true, !workgroup.waits());
+  for (int i = 0; i < SLOTS; ++i) {
+    int group = go_to(step_at(0, i));
+    load_weights(operands, sources, group, slots[i]);
+    if (!workgroup.waits()) load_values(operands, sources, group, slots[i]);
+    schedule_boundary();
+  }
   order_pairs(shared, rows * EXPERTS_PER_ROW);
   RowSum sum = {};
   sum.left = thread_id() / ROW_THREADS < rows ? EXPERTS_PER_ROW : 0;
@@ -268,14 +271,21 @@ DEVICE void sum_experts(EarlyWorkgroup workgroup, Shared &shared, const Operands
   workgroup.await_inputs();
   if (workgroup.waits())
 #pragma unroll
-    for (int i = 0; i < SLOTS; ++i) load_step(step_at(0, i), slots[i], false, true);
+    for (int i = 0; i < SLOTS; ++i) {
+      int group = go_to(step_at(0, i));
+      load_values(operands, sources, group, slots[i]);
+      schedule_boundary();
+    }
   workgroup.leave();
   for (int turn = 0; turn < turns; ++turn) {
 #pragma unroll
     for (int i = 0; i < SLOTS; ++i) {
       Step step = step_at(turn, i);
       multiply_slot(operands, slots[i], totals);
-      load_step(step_at(turn + 1, i), slots[i], true, true);
+      int next_group = go_to(step_at(turn + 1, i));
+      load_weights(operands, sources, next_group, slots[i]);
+      load_values(operands, sources, next_group, slots[i]);
+      schedule_boundary();
       if (step.group < GROUPS - 1) continue;
       take_totals(totals, shared.products[step.stage % 2] + wave * PART_ROWS);
       barrier();

@@ -152,11 +152,13 @@ class FloatSplitTile:
 class WarpgroupTile:
     """What a cluster of ``split`` workgroups takes, each a slice of the columns: eight bands, one a wave.
 
-    All of the slice's activation rows are in workgroup memory, and the weights of ``ahead`` groups are under way.
+    All of the slice's activation rows, as ``unit_rows``, are in workgroup memory, and the weights of ``ahead`` groups
+    are under way.
     """
 
     split: int
     ahead: int
+    unit_rows: int
 
     def workgroups(self, bands: int) -> tuple[int, int, int]:
         """The grid for ``bands`` bands in all."""
@@ -165,7 +167,7 @@ class WarpgroupTile:
     @property
     def defines(self) -> tuple[tuple[str, int], ...]:
         """The constants that the kernel's source takes."""
-        return ("SPLIT", self.split), ("AHEAD", self.ahead)
+        return ("SPLIT", self.split), ("AHEAD", self.ahead), ("UNIT_ROWS", self.unit_rows)
 
 
 def warpgroup_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupTile | None:
@@ -191,7 +193,7 @@ def warpgroup_tile(target: Target, rows: int, bands: int, columns: int) -> Warpg
     most = RESIDENT_SHARE * RESIDENT_PER_UNIT * target.compute_units
     suiting = [split for split in fitting if groups // split >= FEWEST_GROUPS and tiles * split <= most]
     split = max(suiting, default=min(fitting, default=0))
-    return WarpgroupTile(split, ahead(split)) if split else None
+    return WarpgroupTile(split, ahead(split), unit_rows) if split else None
 
 
 def _unit_share(target: Target) -> int:

@@ -60,7 +60,7 @@ def inject(
     ``spans`` tell where a layer's parameters lie in the archive's entry for the whole layer, which fused calls bind
     instead of each.
     """
-    built: dict[Composition, InjectedKernel] = {}
+    built: dict[Composition, InjectedKernel | None] = {}
     touched: dict[DispatchKey, Mapping[int, Touched]] = {}
     functions: dict[DispatchText, str] = {}
     blobs: dict[str, str] = {}
@@ -77,31 +77,35 @@ def inject(
                     else DispatchedCalls(phases, target)
                 )
                 composition = dispatch.composition
-                try:
-                    if composition not in built:
-                        built[composition] = _build(composition, target, toolchain)
-                except RegistersSpilled:
-                    if not is_fused:
-                        raise
+                if composition not in built:
+                    built[composition] = _build(composition, target, toolchain)
+                kernel = built[composition]
+                if kernel is None:
                     waiting[:0] = [phases[:-1], phases[-1:]]
                     continue
-                text = dispatch.text(built[composition].code)
+                text = dispatch.text(kernel.code)
                 name = functions.setdefault(text, f"predecode.{composition.symbol}.{len(functions)}")
                 touched_bytes = dispatch.touched()
                 dispatch.replace(name)
-                function = built[composition].code.path.name if target.has_hip_kernels else name
+                function = kernel.code.path.name if target.has_hip_kernels else name
                 constants = tuple(signed(c) for c in composition.constants) if target.has_hip_kernels else ()
                 touched[function, constants, composition.workgroups] = touched_bytes
                 blobs |= dispatch.globals()
         _append(module, functions, blobs)
     # Dispatches that differ in constants or grid alone share their code.
-    kernels = {(kernel.composition.symbol, kernel.code.sha256): kernel for kernel in built.values()}
+    kernels = {(kernel.composition.symbol, kernel.code.sha256): kernel for kernel in built.values() if kernel}
     return Injection(tuple(kernels[key] for key in sorted(kernels)), touched)
 
 
-def _build(composition: Composition, target: Target, toolchain: Toolchain) -> InjectedKernel:
+def _build(composition: Composition, target: Target, toolchain: Toolchain) -> InjectedKernel | None:
+    """None of several phases whose kernel spills registers."""
     code = toolchain.build(composition, target)
-    kernel = check_launch(code, composition, target) if target.has_hip_kernels else None
+    try:
+        kernel = check_launch(code, composition, target) if target.has_hip_kernels else None
+    except RegistersSpilled:
+        if len(composition.phases) == 1:
+            raise
+        return None
     return InjectedKernel(composition, code, kernel)
 
 

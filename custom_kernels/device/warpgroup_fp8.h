@@ -39,22 +39,12 @@ template <int ROWS> struct alignas(1024) RowsGroup {
         : WORDS_OF(0), WORDS_OF(1), WORDS_OF(2), WORDS_OF(3), [pieces] "l"(pieces), [step] "n"(2)                     \
         : "memory");                                                                                                  \
   }
-#define SUMS_8 "%0, %1, %2, %3"
-#define SUMS_16 SUMS_8 ", %4, %5, %6, %7"
-#define SUMS_32 SUMS_16 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SUMS_48 SUMS_32 ", %16, %17, %18, %19, %20, %21, %22, %23"
-#define SUMS_64 SUMS_48 ", %24, %25, %26, %27, %28, %29, %30, %31"
-DEFINE_MULTIPLY_GROUP(8, SUMS_8, SUMS_OF(0))
-DEFINE_MULTIPLY_GROUP(16, SUMS_16, SUMS_OF(0), SUMS_OF(1))
-DEFINE_MULTIPLY_GROUP(32, SUMS_32, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3))
-DEFINE_MULTIPLY_GROUP(48, SUMS_48, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5))
-DEFINE_MULTIPLY_GROUP(64, SUMS_64, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5), SUMS_OF(6),
-                      SUMS_OF(7))
-#undef SUMS_8
-#undef SUMS_16
-#undef SUMS_32
-#undef SUMS_48
-#undef SUMS_64
+DEFINE_MULTIPLY_GROUP(8, FIRST_SUMS_8, SUMS_OF(0))
+DEFINE_MULTIPLY_GROUP(16, FIRST_SUMS_16, SUMS_OF(0), SUMS_OF(1))
+DEFINE_MULTIPLY_GROUP(32, FIRST_SUMS_32, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3))
+DEFINE_MULTIPLY_GROUP(48, FIRST_SUMS_48, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5))
+DEFINE_MULTIPLY_GROUP(64, FIRST_SUMS_64, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5),
+                      SUMS_OF(6), SUMS_OF(7))
 #undef SUMS_OF
 #undef MULTIPLY_TILES
 #undef NEXT_TILES

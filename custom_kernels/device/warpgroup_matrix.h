@@ -91,6 +91,13 @@ DEVICE void store_right_rows(const RightCodes<ROWS, THREADS> &loaded, RightRows<
 // of row 8 * i + 2 * (lane % 4) + j of the right operand.
 template <int N> using WarpgroupSums = float[N / 8][2][2];
 
+// An instruction's first operands: the sums with 8 rows and more of the right operand.
+#define FIRST_SUMS_8 "%0, %1, %2, %3"
+#define FIRST_SUMS_16 FIRST_SUMS_8 ", %4, %5, %6, %7"
+#define FIRST_SUMS_32 FIRST_SUMS_16 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define FIRST_SUMS_48 FIRST_SUMS_32 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define FIRST_SUMS_64 FIRST_SUMS_48 ", %24, %25, %26, %27, %28, %29, %30, %31"
+
 // sums = products over one column tile, 64 x 16 by N x 16, or += if `add`.
 #define SUMS_OF(i) "+f"(sums[i][0][0]), "+f"(sums[i][0][1]), "+f"(sums[i][1][0]), "+f"(sums[i][1][1])
 #define DEFINE_MULTIPLY_TILE(N, NAMES, ...)                                                                          \
@@ -102,19 +109,11 @@ template <int N> using WarpgroupSums = float[N / 8][2][2];
                  : [left0] "r"(upper[0]), [left1] "r"(lower[0]), [left2] "r"(upper[1]), [left3] "r"(lower[1]),       \
                    [right] "l"(right), [add] "r"(int(add)));                                                         \
   }
-#define SUMS_16 "%0, %1, %2, %3, %4, %5, %6, %7"
-#define SUMS_32 SUMS_16 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SUMS_48 SUMS_32 ", %16, %17, %18, %19, %20, %21, %22, %23"
-#define SUMS_64 SUMS_48 ", %24, %25, %26, %27, %28, %29, %30, %31"
-DEFINE_MULTIPLY_TILE(16, SUMS_16, SUMS_OF(0), SUMS_OF(1))
-DEFINE_MULTIPLY_TILE(32, SUMS_32, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3))
-DEFINE_MULTIPLY_TILE(48, SUMS_48, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5))
-DEFINE_MULTIPLY_TILE(64, SUMS_64, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5), SUMS_OF(6),
-                     SUMS_OF(7))
-#undef SUMS_16
-#undef SUMS_32
-#undef SUMS_48
-#undef SUMS_64
+DEFINE_MULTIPLY_TILE(16, FIRST_SUMS_16, SUMS_OF(0), SUMS_OF(1))
+DEFINE_MULTIPLY_TILE(32, FIRST_SUMS_32, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3))
+DEFINE_MULTIPLY_TILE(48, FIRST_SUMS_48, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5))
+DEFINE_MULTIPLY_TILE(64, FIRST_SUMS_64, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3), SUMS_OF(4), SUMS_OF(5),
+                     SUMS_OF(6), SUMS_OF(7))
 #undef SUMS_OF
 #undef DEFINE_MULTIPLY_TILE
 
