@@ -21,13 +21,15 @@ SIDE_BY_SIDE, THEN = "__", "___"
 class Part:
     """One op's ``launch``, and which of the entry's pointers its body receives, in the body's order.
 
-    ``offsets`` are bytes added to each (empty: none), ``writes`` the pointers behind which it writes.
+    ``offsets`` are bytes added to each (empty: none), ``writes`` the pointers behind which it writes. ``awaited`` tells
+    whether later phases read any of that; the next phase does not wait for other parts.
     """
 
     launch: Launch
     pointers: tuple[int, ...]
     offsets: tuple[int, ...] = ()
     writes: frozenset[int] = frozenset()
+    awaited: bool = True
 
     @property
     def workgroups(self) -> int:
@@ -41,7 +43,7 @@ class Composition:
 
     With several phases, ``state`` is the pointer of what their workgroups wait by (see device/grid.h). If ``resident``
     is not 0 there are so many workgroups, which must all fit on the device at once, and a barrier between phases.
-    Otherwise each phase has workgroups of its own, which wait for those of the phase before.
+    Otherwise each phase has workgroups of its own, which wait for the awaited ones of the phase before.
     """
 
     phases: tuple[tuple[Part, ...], ...]

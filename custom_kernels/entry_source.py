@@ -80,21 +80,21 @@ def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
 
 
 def _chain(composition: Composition, names: Iterator[str], constants: Iterator[str]) -> Iterator[str]:
-    """Each phase's workgroups behind those of the phase before, which they wait for."""
+    """Each phase's workgroups behind those of the phase before, of which they wait for the awaited ones."""
     counts = [sum(part.workgroups for part in phase) for phase in composition.phases]
+    arriving = [sum(part.workgroups for part in phase if part.awaited) for phase in composition.phases]
     first, earlier = 0, NO_EARLIER_PHASE
-    for i, (phase, count) in enumerate(zip(composition.phases, counts, strict=True)):
+    for i, phase in enumerate(composition.phases):
         is_last = i == len(counts) - 1
         end = first + sum(in_clusters(part.workgroups, composition.cluster) for part in phase)
         if not is_last:
             yield f"  if (index < {end}) {{"
-        yield from _calls(phase, names, constants, first, earlier, composition.cluster)
+        arrivals = "" if is_last else f"(Arrivals *)p{composition.state} + {i}"
+        yield from _calls(phase, names, constants, first, earlier, arrivals, composition.cluster)
         if not is_last:
-            arrivals = f"(Arrivals *)p{composition.state} + {i}"
-            yield f"    arrive({arrivals});"
             yield "    return;"
             yield "  }"
-            earlier = f"EarlierPhase{{{arrivals}, {count}, {counts[i + 1]}}}"
+            earlier = f"EarlierPhase{{{arrivals}, {arriving[i]}, {counts[i + 1]}}}"
         first = end
 
 
@@ -111,14 +111,20 @@ def _calls(
     constants: Iterator[str],
     first: int = 0,
     earlier: str = NO_EARLIER_PHASE,
+    arrivals: str = "",
     cluster: int = 1,
 ) -> Iterator[str]:
-    """The call of the part that ``index`` belongs to; the phase's workgroups begin at ``first``."""
+    """The call of the part that ``index`` belongs to; the phase's workgroups begin at ``first``.
+
+    Workgroups of awaited parts then arrive at ``arrivals``, if another phase follows.
+    """
     otherwise = ""
     for part in phase:
         x, y, _ = part.launch.workgroups
         call = _call(part, next(names), f"workgroup_of(index - {first}, {x}, {y})", constants, earlier)
         end = first + part.workgroups
+        if arrivals and part.awaited:
+            call = f"{{ {call} arrive({arrivals}); }}"
         yield f"  {otherwise}if (index < {end}) {call}"
         otherwise = "else "
         first += in_clusters(part.workgroups, cluster)

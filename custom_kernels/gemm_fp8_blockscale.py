@@ -6,14 +6,16 @@ Source: aiter `gemm_a8w8_blockscale_bpreshuffle`: tiled weight, group-major acti
 import torch
 
 from predecode.custom_kernels.block_scaled import require_quantized_rows
+from predecode.custom_kernels.clustered_launch import in_clusters
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE, TILED_16X16
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_blocks, dequantize_groups
-from predecode.custom_kernels.skinny_tile import THREADS, block_scaled_tile, in_clusters, split_tile, warpgroup_tile
+from predecode.custom_kernels.skinny_tile import THREADS, block_scaled_tile, split_tile
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
+from predecode.custom_kernels.warpgroup_tile import pair_tile, warpgroup_tile
 
 CPU_ROWS = 64
 """Activation rows of one CPU workgroup."""
@@ -54,9 +56,10 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroup_size=(THREADS, 1, 1),
         defines=(("ROWS", rows), ("COLUMNS", columns), *tile.defines),
     )
-    if split := split_tile(target, rows, bands, columns):
+    pair = pair_tile(target, rows, bands, columns)
+    if not pair and (split := split_tile(target, rows, bands, columns)):
         return in_clusters(launch, split, "gemm_fp8_blockscale_split.hip", bands, rows, columns)
-    if split := warpgroup_tile(target, rows, bands, columns):
+    if split := pair or warpgroup_tile(target, rows, bands, columns):
         return in_clusters(launch, split, "gemm_fp8_blockscale_warpgroups.hip", bands, rows, columns)
     return launch
 

@@ -1,9 +1,9 @@
-// Block-scaled FP8 matrix multiplication by warpgroups, on NVIDIA: the SPLIT workgroups of a cluster share eight bands
-// of 16 weight rows, each takes a slice of the COLUMNS columns.
+// Block-scaled FP8 matrix multiplication by warpgroups, on NVIDIA: the SPLIT workgroups of a cluster share BANDS bands of
+// 16 weight rows, each takes a slice of the COLUMNS columns.
 //
-// A wave multiplies a band, four of them together, with the ROWS rows as UNIT_ROWS. The copy engine brings the weights of AHEAD groups, before the rows
-// are there; the slice of the ROWS rows lies in workgroup memory as a whole, and is multiplied as it arrives. Nothing
-// is converted.
+// A wave multiplies a band, four of them together, with the ROWS rows as UNIT_ROWS; the waves of a band take the groups
+// of the slice in turn. The copy engine brings each wave the weights of AHEAD groups, before the rows are there; the slice
+// of the ROWS rows lies in workgroup memory as a whole, and is multiplied as it arrives. Nothing is converted.
 #include "bf16.h"
 #include "cluster_sums.h"
 #include "pipeline.h"
@@ -12,33 +12,36 @@
 #include "wave.h"
 
 constexpr int THREADS = 256;
-constexpr int BANDS = THREADS / WAVE_SIZE;
-constexpr int GROUPS = COLUMNS / SPLIT / GROUP;
+constexpr int WAVES = THREADS / WAVE_SIZE, BAND_WAVES = WAVES / BANDS;
+constexpr int GROUPS = COLUMNS / SPLIT / GROUP, TURNS = GROUPS / BAND_WAVES;
 static_assert(GROUP == WARPGROUP_COLUMNS);
-constexpr int BAND_BYTES = TILE * GROUP;                    // of a group
-constexpr int TERMS = BANDS * (UNIT_ROWS / 8) * WAVE_SIZE;  // four sums of a lane each
+constexpr int BAND_BYTES = TILE * GROUP;                       // of a group
+constexpr int ALL_SUMS = BANDS * (UNIT_ROWS / 8) * WAVE_SIZE;  // four of a lane each
 // Rows arrive in STAGES.
-constexpr int STAGE_GROUPS = divide_up(GROUPS, 4), STAGES = divide_up(GROUPS, STAGE_GROUPS);
-// Groups of weights that are on their way while earlier workgroups still make the rows: enough to keep memory busy. What
+constexpr int STAGE_TURNS = divide_up(TURNS, 4), STAGES = divide_up(TURNS, STAGE_TURNS);
+constexpr int STAGE_GROUPS = STAGE_TURNS * BAND_WAVES;
+// Groups of a wave's weights that are on their way while earlier workgroups still make the rows: enough to keep memory busy. What
 // these store and signal comes behind all that their compute unit has been promised.
 constexpr int UNDER_WAY = 2;
-static_assert(COLUMNS % (SPLIT * GROUP) == 0 && AHEAD <= GROUPS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
+static_assert(COLUMNS % (SPLIT * GROUP) == 0 && AHEAD <= TURNS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
+static_assert(BANDS * BAND_WAVES == WAVES && BANDS % WARPGROUP_WAVES == 0 && TURNS * BAND_WAVES == GROUPS);
 
-using Sums = ClusterSums<TERMS, SPLIT>;
+constexpr int TERMS = SPLIT * BAND_WAVES;  // of a sum
+using Sums = ClusterSums<ALL_SUMS, SPLIT, TERMS>;
 // The sums take the place of the first groups of weights, or of all, when these have been multiplied: so long before the
 // end that the workgroups of the cluster need not wait for each other then.
-constexpr int SUM_GROUPS = divide_up(sizeof(Sums), BANDS * BAND_BYTES);
-constexpr int JOIN_GROUP = AHEAD < GROUPS ? GROUPS : divide_up(SUM_GROUPS, STAGE_GROUPS) * STAGE_GROUPS;
+constexpr int SUM_TURNS = divide_up(sizeof(Sums), WAVES * BAND_BYTES);
+constexpr int JOIN_TURN = AHEAD < TURNS ? TURNS : divide_up(SUM_TURNS, STAGE_TURNS) * STAGE_TURNS;
 
 struct Shared {
   RowsGroup<UNIT_ROWS> rows[GROUPS];
   union {
-    uint8 weights[AHEAD][BANDS][BAND_BYTES];
+    uint8 weights[AHEAD][WAVES][BAND_BYTES];
     Sums sums;
   };
   float scales[GROUPS][UNIT_ROWS];  // of a row and the weight
   float weight_scales[GROUPS];
-  Arrival arrivals[BANDS][AHEAD];
+  Arrival arrivals[WAVES][AHEAD];
 };
 
 // Neighbouring lanes copy from neighbouring places, and to all banks.
@@ -67,8 +70,8 @@ DEVICE void await_stage(int stage) {
 }
 
 // Stores sums of which the lane has two outputs of two rows, [output][row], with a neighbour's: pairs of outputs.
-DEVICE void store_term(bf16 *result, int outputs, int first_output, int term, float4 sum) {
-  int lane = term % WAVE_SIZE, eight_rows = term / WAVE_SIZE;
+DEVICE void store_sum(bf16 *result, int outputs, int first_output, int index, float4 sum) {
+  int lane = index % WAVE_SIZE, eight_rows = index / WAVE_SIZE;
   bool second = lane / 4 % 2;
   int row = eight_rows % (UNIT_ROWS / 8) * 8 + lane % 4 * 2 + second;
   int output = first_output + eight_rows / (UNIT_ROWS / 8) * TILE + lane / 8 * 2;
@@ -82,26 +85,27 @@ DEVICE void store_term(bf16 *result, int outputs, int first_output, int term, fl
 
 DEVICE void add_slices(Shared &shared, const WarpgroupSums<UNIT_ROWS> &totals, int slice, bf16 *result, int outputs,
                        int first_output) {
-  auto term_of = [&](int i) INLINE { return (wave_id() * (UNIT_ROWS / 8) + i) * WAVE_SIZE + lane_id(); };
+  auto sum_index = [&](int i) INLINE { return (wave_id() % BANDS * (UNIT_ROWS / 8) + i) * WAVE_SIZE + lane_id(); };
   auto sums_of = [&](int i) INLINE {
     return float4{totals[i][0][0], totals[i][0][1], totals[i][1][0], totals[i][1][1]};
   };
-  if constexpr (SPLIT == 1) {
+  if constexpr (TERMS == 1) {
 #pragma unroll
-    for (int i = 0; i < UNIT_ROWS / 8; ++i) store_term(result, outputs, first_output, term_of(i), sums_of(i));
+    for (int i = 0; i < UNIT_ROWS / 8; ++i) store_sum(result, outputs, first_output, sum_index(i), sums_of(i));
   } else {
     auto &sums = shared.sums;
-    static_assert(TERMS % (SPLIT * 8) == 0);
+    static_assert(ALL_SUMS % (SPLIT * 8) == 0);
     await_cluster();
 #pragma unroll
-    for (int i = 0; i < UNIT_ROWS / 8; ++i) send_term(sums, slice, term_of(i), sums_of(i));
+    for (int i = 0; i < UNIT_ROWS / 8; ++i)
+      send_term(sums, slice * BAND_WAVES + wave_id() / BANDS, sum_index(i), sums_of(i));
     await_terms(sums);
 #pragma unroll
     for (int first = 0; first < sums.SHARE; first += THREADS) {
       int i = first + thread_id();
       bool exists = i < sums.SHARE;
       float4 sum = sum_of_terms(sums, exists ? i : 0);
-      store_term(result, exists ? outputs : 0, first_output, slice * sums.SHARE + i, sum);
+      store_sum(result, exists ? outputs : 0, first_output, slice * sums.SHARE + i, sum);
     }
   }
 }
@@ -117,18 +121,19 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
   schedule_boundary();
 
   // Bands past the end repeat the last one, and are not stored.
-  int band = first_band + wave_id() < bands ? first_band + wave_id() : bands - 1;
-  const uint8 *weights = weight + tiled_16x16_offset(int64(band) * TILE, first_group * GROUP, COLUMNS);
+  int band = first_band + wave_id() % BANDS, own_group = wave_id() / BANDS;
+  band = band < bands ? band : bands - 1;
+  const uint8 *weights = weight + tiled_16x16_offset(int64(band) * TILE, (first_group + own_group) * GROUP, COLUMNS);
   auto &arrivals = shared.arrivals[wave_id()];
   if (!workgroup.waits()) copy_rows(shared, values + first_group * GROUP);
   if (lane_id() == 0) {
 #pragma unroll
-    for (int group = 0; group < AHEAD; ++group) start(arrivals[group]);
+    for (int turn = 0; turn < AHEAD; ++turn) start(arrivals[turn]);
     publish_to_engines();
 #pragma unroll
-    for (int group = 0; group < AHEAD; ++group) {
-      if (workgroup.waits() && group >= UNDER_WAY) wait_for(arrivals[group - UNDER_WAY], 0);
-      copy_in(shared.weights[group][wave_id()], weights + group * BAND_BYTES, arrivals[group]);
+    for (int turn = 0; turn < AHEAD; ++turn) {
+      if (workgroup.waits() && turn >= UNDER_WAY) wait_for(arrivals[turn - UNDER_WAY], 0);
+      copy_in(shared.weights[turn][wave_id()], weights + turn * (BAND_WAVES * BAND_BYTES), arrivals[turn]);
     }
   }
   schedule_boundary();
@@ -153,23 +158,23 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
 
   WarpgroupSums<UNIT_ROWS> totals = {};
 #pragma unroll 1
-  for (int group = 0; group < GROUPS; ++group) {
-    if (group % STAGE_GROUPS == 0) {
-      await_stage(group / STAGE_GROUPS);
+  for (int turn = 0; turn < TURNS; ++turn) {
+    if (turn % STAGE_TURNS == 0) {
+      await_stage(turn / STAGE_TURNS);
       publish_to_engines();
       barrier();
-      if (SPLIT > 1 && group == JOIN_GROUP) join_cluster(shared.sums, slice);
+      if (TERMS > 1 && turn == JOIN_TURN) join_cluster(shared.sums, slice);
     }
-    int slot = group % AHEAD;
-    wait_for(arrivals[slot], group / AHEAD);
+    int slot = turn % AHEAD, group = turn * BAND_WAVES + own_group;
+    wait_for(arrivals[slot], turn / AHEAD);
     LeftRows left;
     load_left_rows(shared.weights[slot][wave_id()], left);
     WarpgroupSums<UNIT_ROWS> sums;
     multiply_group(left, shared.rows[group], sums);
-    if (group + AHEAD < GROUPS) {
+    if (turn + AHEAD < TURNS) {
       wave_barrier();
       if (lane_id() == 0)
-        copy_in(shared.weights[slot][wave_id()], weights + (group + AHEAD) * BAND_BYTES, arrivals[slot]);
+        copy_in(shared.weights[slot][wave_id()], weights + (turn + AHEAD) * (BAND_WAVES * BAND_BYTES), arrivals[slot]);
     }
 #pragma unroll
     for (int i = 0; i < UNIT_ROWS / 8; ++i) {
@@ -180,7 +185,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
         for (int j = 0; j < 2; ++j) totals[i][half][j] += scale[j] * sums[i][half][j];
     }
   }
-  if constexpr (SPLIT > 1 && JOIN_GROUP >= GROUPS) {
+  if constexpr (TERMS > 1 && JOIN_TURN >= TURNS) {
     barrier();  // the weights have been read
     join_cluster(shared.sums, slice);
   }

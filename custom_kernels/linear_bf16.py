@@ -5,9 +5,10 @@ Source: `torch.nn.functional.linear` on bfloat16, but the sum is returned as it 
 
 import torch
 
+from predecode.custom_kernels.clustered_launch import in_clusters
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import Call, define_op
-from predecode.custom_kernels.skinny_tile import THREADS, float_split_tile, float_tile, in_clusters
+from predecode.custom_kernels.skinny_tile import THREADS, float_split_tile, float_tile
 from predecode.custom_kernels.targets import Target
 
 FRAGMENT = 32

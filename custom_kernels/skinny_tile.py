@@ -4,11 +4,10 @@ Such a product takes the time of reading its weight. A workgroup takes some weig
 activation rows, in parts of as many as a quarter of a wave has lanes; its waves share the columns.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP, TILE
-from predecode.custom_kernels.targets import LARGEST_BODY_MEMORY, RESIDENT_PER_UNIT, Target
+from predecode.custom_kernels.targets import LARGEST_BODY_MEMORY, Target
 
 THREADS = 256
 FRAGMENT_BYTES = 64
@@ -20,15 +19,8 @@ MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 32, 24
 """Activation rows up to which clusters are faster, measured on an H200; of a float weight that needs no split."""
 SPLITS = (1, 2, 4, 8)
 FEWEST_AHEAD, FRAGMENTS_AHEAD = 2, 4
-WAVE_BANDS = THREADS // 32
-"""Bands of a workgroup that gives each of NVIDIA's waves one."""
-WARPGROUP_ROWS = (8, 16, 32, 48, 64)
-"""Activation rows that NVIDIA's warpgroups are programmed to take."""
-WARPGROUP_ALIGNMENT = 1024
-"""Bytes to a multiple of which the warpgroups' rows lie in workgroup memory."""
-FEWEST_GROUPS = 3
-RESIDENT_SHARE = 0.75
-"""Of the workgroups that are resident, those of one product: another one, or the level before, takes the rest."""
+MOST_ROWS_OF_FOUR_BANDS = 8
+"""Activation rows of which clusters read so few bytes that they take only four bands."""
 FLOAT_STAGE = 256
 FILLED = 0.9
 """Share of the compute units whose use matters more than how much each loads."""
@@ -102,7 +94,7 @@ def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile
     """
     if target.device != "cuda" or rows > MOST_SPLIT_ROWS:
         return None
-    each, longest = (4, 1792) if rows <= 8 else (8, 896)
+    each, longest = (4, 1792) if rows <= MOST_ROWS_OF_FOUR_BANDS else (8, 896)
     tiles, groups = -(-bands // each), columns // GROUP
     aheads = {split: _ahead(target, rows, each, groups // split) for split in SPLITS if groups % split == 0}
     fitting = [split for split, ahead in aheads.items() if ahead]
@@ -148,84 +140,6 @@ class FloatSplitTile:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class WarpgroupTile:
-    """What a cluster of ``split`` workgroups takes, each a slice of the columns: eight bands, one a wave.
-
-    All of the slice's activation rows, as ``unit_rows``, are in workgroup memory, and the weights of ``ahead`` groups
-    are under way.
-    """
-
-    split: int
-    ahead: int
-    unit_rows: int
-
-    def workgroups(self, bands: int) -> tuple[int, int, int]:
-        """The grid for ``bands`` bands in all."""
-        return -(-bands // WAVE_BANDS) * self.split, 1, 1
-
-    @property
-    def defines(self) -> tuple[tuple[str, int], ...]:
-        """The constants that the kernel's source takes."""
-        return ("SPLIT", self.split), ("AHEAD", self.ahead), ("UNIT_ROWS", self.unit_rows)
-
-
-def warpgroup_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupTile | None:
-    """The tile of a product by warpgroups; arguments as of `block_scaled_tile`. None where there are none.
-
-    As many slices are taken as leave every workgroup resident, but none so short that adding them up takes longer than
-    multiplying them. Then as many weights are under way as there is memory for, two workgroups to a compute unit.
-    """
-    if target.device != "cuda" or rows > MOST_ROWS:
-        return None
-    tiles, groups = -(-bands // WAVE_BANDS), columns // GROUP
-    unit_rows = next(count for count in WARPGROUP_ROWS if count >= rows)
-
-    def ahead(split: int) -> int:
-        own_groups = groups // split
-        room = _unit_share(target) - WARPGROUP_ALIGNMENT - own_groups * (unit_rows * (GROUP + 4) + 4)
-        # The sums come where the weights were.
-        if room < 4 * TILE * WAVE_BANDS * unit_rows + 16:
-            return 0
-        return min(own_groups, room // (WAVE_BANDS * (TILE * GROUP + 8)))
-
-    fitting = [split for split in SPLITS if groups % split == 0 and ahead(split) > 0]
-    most = RESIDENT_SHARE * RESIDENT_PER_UNIT * target.compute_units
-    suiting = [split for split in fitting if groups // split >= FEWEST_GROUPS and tiles * split <= most]
-    split = max(suiting, default=min(fitting, default=0))
-    return WarpgroupTile(split, ahead(split), unit_rows) if split else None
-
-
-def _unit_share(target: Target) -> int:
-    """Bytes of workgroup memory of each of the workgroups that a compute unit shall hold."""
-    unit = target.compute_unit
-    return unit.shared_memory // RESIDENT_PER_UNIT - unit.shared_memory_reserved
-
-
-def in_clusters(
-    launch: Launch,
-    split: SplitTile | FloatSplitTile | WarpgroupTile,
-    source: str,
-    weight_units: int,
-    rows: int,
-    columns: int,
-) -> Launch:
-    """``launch`` in clusters, which falls back to it where clusters are not to be had.
-
-    ``weight_units`` is what ``split.workgroups`` takes; ``rows`` and ``columns`` are those of the activations.
-    """
-    return replace(
-        launch,
-        source=source,
-        workgroups=split.workgroups(weight_units),
-        defines=(("ROWS", rows), ("COLUMNS", columns), *split.defines),
-        workgroups_per_unit=RESIDENT_PER_UNIT,
-        cluster=split.split,
-        when_resident=launch,
-        reads_early=tuple(name for name in launch.operands if name in ("weight", "weight_scales")),
-    )
-
-
 def float_split_tile(target: Target, rows: int, outputs: int, columns: int) -> FloatSplitTile | None:
     """The tile of a product in clusters; arguments as of `float_tile`. None where that one is faster.
 
@@ -252,7 +166,7 @@ def float_split_tile(target: Target, rows: int, outputs: int, columns: int) -> F
     if split == 1 and not few_rows:
         return None
     block = -(-rows // blocks)
-    room = _unit_share(target)
+    room = target.resident_share
     sums = 16 + 16 * split * -(-block * bands * TILE // 4 // split)
     stage_bytes = 2 * (bands * TILE + block) * (FLOAT_STAGE + 8)
     ahead = min(-(-columns // split // FLOAT_STAGE), (room - sums) // stage_bytes)

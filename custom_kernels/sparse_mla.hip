@@ -4,7 +4,8 @@
 // memory while the tile before is computed, then read twice: as keys (FP8 products with the query) and as values
 // (float16 products with the softmax weights), both on the matrix unit with the heads as its columns. The softmax is
 // kept online. WIDTH (latent and rope columns, one byte each) and VALUE_DIM (latent columns) are multiples of 64; TOPK
-// is the number of selected slots of a row.
+// is the number of selected slots of a row. TILES are in workgroup memory at a time, one where the next one's rows wait
+// in registers.
 #include "float_math.h"
 #include "fp8.h"
 #include "half_matrix.h"
@@ -49,8 +50,10 @@ constexpr int QUADS = ACCUMULATOR_ROWS / FRAGMENT_PARTS;
 constexpr int SCORE_STRIDE = SLOTS + 4;
 constexpr int WEIGHT_STRIDE = SLOTS + 16;
 
+using SlotTile = uint32x4[SLOTS][LOADS_PER_SLOT];
+
 struct Shared {
-  uint32x4 rows[SLOTS][LOADS_PER_SLOT];
+  SlotTile tiles[TILES];
   float scores[SLICES][HEAD_COLUMNS][SCORE_STRIDE];
   uint32x2 weights[HEAD_COLUMNS][WEIGHT_STRIDE / 4];
   int slots[SLOTS];
@@ -100,25 +103,26 @@ DEVICE int slot_of_lane() { return lane_id() % SLOTS_PER_WAVE; }
 DEVICE int load_of_lane(int i) { return i * WAVE_SIZE + lane_id(); }
 DEVICE int slot_of_load(int i) { return load_of_lane(i) / LOADS_PER_SLOT; }
 
-DEVICE uint32x4 *place_of(Shared &shared, int i) {
+DEVICE uint32x4 *place_of(SlotTile &tile, int i) {
   int slot = wave_id() * SLOTS_PER_WAVE + slot_of_load(i), column = load_of_lane(i) % LOADS_PER_SLOT;
-  return &shared.rows[slot][place_of_load(slot, column / 4, column % 4)];
+  return &tile[slot][place_of_load(slot, column / 4, column % 4)];
 }
 
 // Starts the loads of the rows of the wave's slots; zeros for a slot that is -1.
-DEVICE void start_rows(Shared &shared, SlotRows &rows, const uint8 *cache, int lane_slot) {
+DEVICE void start_rows(SlotTile &tile, SlotRows &rows, const uint8 *cache, int lane_slot) {
   rows.start(
       [&](int i) {
         int slot = wave_read(lane_slot, slot_of_load(i));
         const uint8 *source = cache + slot_offset(slot, WIDTH) + load_of_lane(i) % LOADS_PER_SLOT * LOAD;
         return slot < 0 ? nullptr : source;
       },
-      [&](int i) { return place_of(shared, i); });
+      [&](int i) { return place_of(tile, i); });
 }
 
-DEVICE void finish_rows(Shared &shared, SlotRows &rows, int lane_slot) {
+// Those of all but the last LATER tiles that were started.
+template <int LATER> DEVICE void finish_rows(Shared &shared, SlotTile &tile, SlotRows &rows, int lane_slot) {
   if (lane_id() < SLOTS_PER_WAVE) shared.slots[wave_id() * SLOTS_PER_WAVE + lane_id()] = lane_slot;
-  rows.finish([&](int i) { return place_of(shared, i); });
+  rows.finish<LATER>([&](int i) { return place_of(tile, i); });
 }
 
 using QueryParts = uint32x4[FRAGMENTS_PER_SLICE][HEAD_PARTS];
@@ -137,7 +141,7 @@ DEVICE void load_query(const uint8 *query, int heads, int slice, QueryParts &par
 }
 
 // scores[slice]: products of the query with this wave's 16 slots over its slice of the columns.
-DEVICE void multiply_keys(Shared &shared, const QueryParts &query, int slot_tile, int slice) {
+DEVICE void multiply_keys(Shared &shared, const SlotTile &tile, const QueryParts &query, int slot_tile, int slice) {
   Accumulator sums[2];  // neither product waits for the last one's sum
 #pragma unroll
   for (int f = 0; f < FRAGMENTS_PER_SLICE; ++f) {
@@ -147,7 +151,7 @@ DEVICE void multiply_keys(Shared &shared, const QueryParts &query, int slot_tile
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part) {
       int slot = slot_tile * TILE + fragment_row(part);
-      keys.part[part] = shared.rows[slot][place_of_load(slot, fragment, fragment_tile())];
+      keys.part[part] = tile[slot][place_of_load(slot, fragment, fragment_tile())];
     }
 #pragma unroll
     for (int part = 0; part < HEAD_PARTS; ++part)
@@ -209,7 +213,7 @@ DEVICE void scale_values(ValueSums &sums, const float (&factors)[HEAD_COLUMNS]) 
   }
 }
 
-DEVICE void multiply_values(const Shared &shared, ValueSums &sums) {
+DEVICE void multiply_values(const Shared &shared, const SlotTile &tile, ValueSums &sums) {
 #pragma unroll
   for (int step = 0; step < STEPS; ++step) {
     uint32x2 weights[HEAD_PARTS];
@@ -225,15 +229,15 @@ DEVICE void multiply_values(const Shared &shared, ValueSums &sums) {
       for (int i = 0; i < 4; ++i) {
         int slot = step * TILE + i * 4 + fragment_tile(), column = strip * WORD_COLUMNS + lane_word() * 4;
         int place = place_of_load(slot, column / FRAGMENT_COLUMNS, column % FRAGMENT_COLUMNS / LOAD);
-        words[i] = shared.rows[slot][place][lane_word() % 4];
+        words[i] = tile[slot][place][lane_word() % 4];
       }
       HalfFragment values[WORD_TILES];
       f16_from_words(words, values);
 #pragma unroll
-      for (int tile = 0; tile < WORD_TILES; ++tile)
+      for (int i = 0; i < WORD_TILES; ++i)
 #pragma unroll
         for (int part = 0; part < HEAD_PARTS; ++part)
-          multiply_part_f16(values[tile], weights[part], sums[s][tile].element + part * PART_COLUMNS);
+          multiply_part_f16(values[i], weights[part], sums[s][i].element + part * PART_COLUMNS);
     }
   }
 }
@@ -269,7 +273,7 @@ DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const
   int place = wave_id() * SLOTS_PER_WAVE + slot_of_lane();
   int slot = slot_of(selection, 0, place), next_slot = slot_of(selection, 1, place);
   SlotRows rows;
-  start_rows(shared, rows, cache, slot);
+  start_rows(shared.tiles[0], rows, cache, slot);
   int wave = uniform_wave_id(), slot_tile = wave % SLOT_TILES, slice = wave / SLOT_TILES;
   QueryParts queries;
   load_query(query, heads, slice, queries);
@@ -278,24 +282,26 @@ DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const
   Softmax softmax = {-__builtin_inff(), 0};
   ValueSums sums;
   for (int round = 0; round < used; ++round) {
-    finish_rows(shared, rows, slot);
+    auto &tile = shared.tiles[round % TILES];
+    if (TILES > 1) start_rows(shared.tiles[(round + 1) % TILES], rows, cache, next_slot);
+    finish_rows<TILES - 1>(shared, tile, rows, slot);
     barrier();
     slot = next_slot;
     next_slot = slot_of(selection, round + 2, place);
     if (rows.IN_REGISTERS) {
-      start_rows(shared, rows, cache, slot);
+      start_rows(tile, rows, cache, slot);
       schedule_boundary();
     }
-    multiply_keys(shared, queries, slot_tile, slice);
+    multiply_keys(shared, tile, queries, slot_tile, slice);
     barrier();
     update_softmax(shared, softmax, scale * 1.44269504f);
     barrier();
     if (round > 0) scale_values(sums, shared.keeps);
-    multiply_values(shared, sums);
+    multiply_values(shared, tile, sums);
     barrier();
-    if (!rows.IN_REGISTERS && round + 1 < used) start_rows(shared, rows, cache, slot);
+    if (!rows.IN_REGISTERS && TILES == 1 && round + 1 < used) start_rows(tile, rows, cache, slot);
   }
-  if (used == 0) finish_rows(shared, rows, slot);  // nothing may arrive when this memory serves for something else
+  if (used == 0 || TILES > 1) finish_rows<0>(shared, shared.tiles[0], rows, slot);  // nothing may arrive when this memory serves for something else
 
   constexpr float LOG_2 = 0.693147181f;
   float total = reduce_lanes<Sum, THREADS_PER_HEAD>(softmax.total);

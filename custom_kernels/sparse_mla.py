@@ -4,6 +4,8 @@ Source: SGLang `sparse_mla_fwd_decode_partial_fp8` (no scales: values stand for 
 left unquantised. `value_up_group_quant` combines the parts.
 """
 
+from dataclasses import replace
+
 import torch
 
 from predecode.custom_kernels.cache_bytes import bytes_to_elements
@@ -24,6 +26,8 @@ WORKGROUPS = 256
 """Aimed at: enough to fill any of the chips, and no more parts to combine than that takes."""
 CPU_WORKGROUPS_PER_ROW = 4
 """Among which the splits of a row's heads are divided on a CPU."""
+FEWEST_TILES_AHEAD = 3
+"""Tiles of a workgroup for which NVIDIA gathers the next one while one is computed."""
 COLUMN_MULTIPLE = 64
 """Columns of a step of the GPU kernel, along the keys and along the values."""
 
@@ -90,17 +94,24 @@ def _launch(target: Target, call: Call) -> Launch | None:
         )
     if width % COLUMN_MULTIPLE or value_dim % COLUMN_MULTIPLE:
         return None
-    return Launch(
-        source="sparse_mla.hip",
-        symbol="sparse_mla",
-        operands=operands,
-        constants=(heads, scale),
-        workgroups=(groups, splits, rows),
-        workgroup_size=(THREADS, 1, 1),
-        defines=(("HEADS", min(heads, HEADS)), ("TOPK", topk), *widths),
-        # One gathers while the other computes. More heads need more registers than that leaves on sm_90.
-        workgroups_per_unit=2 if heads <= HEADS // 2 else 0,
-    )
+
+    def launch(tiles: int) -> Launch:
+        return Launch(
+            source="sparse_mla.hip",
+            symbol="sparse_mla",
+            operands=operands,
+            constants=(heads, scale),
+            workgroups=(groups, splits, rows),
+            workgroup_size=(THREADS, 1, 1),
+            defines=(("HEADS", min(heads, HEADS)), ("TOPK", topk), ("TILES", tiles), *widths),
+            # One gathers while the other computes. More heads need more registers than that leaves on sm_90.
+            workgroups_per_unit=2 if heads <= HEADS // 2 else 0,
+        )
+
+    # Few rows are as fast without: their workgroups' first tiles keep the memory busy.
+    if target.device != "cuda" or -(-topk // (TILE_SLOTS * splits)) < FEWEST_TILES_AHEAD:
+        return launch(1)
+    return replace(launch(2), when_resident=launch(1))
 
 
 def _touched(call: Call) -> dict[str, int]:

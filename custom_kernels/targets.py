@@ -70,6 +70,12 @@ class Target:
         """Bytes that the workgroups on one compute unit share, of which one workgroup's reserve is taken off."""
         return self.compute_unit.shared_memory - self.compute_unit.shared_memory_reserved if self.compute_unit else 0
 
+    @property
+    def resident_share(self) -> int:
+        """Bytes of workgroup memory of each of `RESIDENT_PER_UNIT` workgroups on a compute unit."""
+        unit = self.compute_unit
+        return unit.shared_memory // RESIDENT_PER_UNIT - unit.shared_memory_reserved
+
     def resident_workgroups(self, shared_memory: int) -> int:
         """Workgroups that a compute unit holds at once, of an entry whose registers allow `RESIDENT_PER_UNIT`."""
         return min(RESIDENT_PER_UNIT, self.unit_shared_memory // max(shared_memory, 1))

@@ -156,7 +156,13 @@ class FusedCalls(DispatchedCalls):
         addresses = [*(self._addresses[value] for value in call.operands), *own]
         writes = frozenset(self._addresses[result][0] for result in results)
         launch = (call.launch.when_resident if self.resident else None) or call.launch
-        return Part(launch, tuple(p for p, _ in addresses), tuple(offset for _, offset in addresses), writes)
+        pointers, offsets = zip(*addresses, strict=True)
+        return Part(launch, pointers, offsets, writes, self._is_awaited(call))
+
+    def _is_awaited(self, call: TracedCall) -> bool:
+        """Whether a call of a later phase reads a result of ``call``; one of the same phase cannot."""
+        own = [other.operation for other in self.calls]
+        return any(use.owner.operation in own for result in call.operation.results for use in result.uses)
 
     def touched(self) -> dict[int, Touched]:
         """What all calls move of each operand and loaded entry, by binding."""

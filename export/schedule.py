@@ -8,6 +8,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT
+
 
 class Schedule(Enum):
     """How op calls of one level are put into dispatches.
@@ -36,7 +38,8 @@ class Fusion(Enum):
 MOST_PHASES = 4
 """Levels of a chain: each that waits holds registers and memory that the running ones could use."""
 CLUSTERED_SHARE = 0.9
-"""Of the workgroups that a device holds at once, how many it surely holds in clusters, which do not fit everywhere."""
+"""Of the workgroups that a device holds at once, how many it surely holds in clusters of more than two, which do not
+fit everywhere."""
 WAITING_SHARE = 0.5
 """Of the workgroups that a device holds at once, how many may wait that load nothing meanwhile."""
 
@@ -137,7 +140,7 @@ def _follows(
 
 def _fit_in_clusters(calls: Sequence[ScheduledCall], phases: Sequence[Sequence[int]], resident: int) -> bool:
     """Whether every phase fits on the device at once in the clusters of any, if it does without."""
-    clusters = any(calls[i].cluster > 1 for phase in phases for i in phase)
+    clusters = any(calls[i].cluster > RESIDENT_PER_UNIT for phase in phases for i in phase)
     held = [workgroups for phase in phases if (workgroups := _workgroups(calls, phase)) <= resident]
     return not clusters or max(held, default=0) <= CLUSTERED_SHARE * resident
 

@@ -6,11 +6,12 @@
 #include "cluster.h"
 
 #if defined(__NVPTX__)
-// Workgroup memory of COUNT sums of four neighbouring floats over SIZE workgroups.
-template <int COUNT, int SIZE> struct ClusterSums {
+// Workgroup memory of COUNT sums of four neighbouring floats over SIZE workgroups, each of which has as many of the TERMS
+// terms of every sum.
+template <int COUNT, int SIZE, int TERMS = SIZE> struct ClusterSums {
   static constexpr int SHARE = divide_up(COUNT, SIZE);
   Arrival arrival;
-  alignas(16) float4 terms[SIZE][SHARE];
+  alignas(16) float4 terms[TERMS][SHARE];
 
   // The sums that workgroup `index` makes: how many, and the first.
   static DEVICE int count(int index) {
@@ -22,13 +23,13 @@ template <int COUNT, int SIZE> struct ClusterSums {
 
 // Workgroup `index` of the SIZE can be sent to as soon as the others have called `await_cluster`. All threads call both,
 // once.
-template <int COUNT, int SIZE> DEVICE void join_cluster(ClusterSums<COUNT, SIZE> &sums, int index) {
+template <int COUNT, int SIZE, int TERMS> DEVICE void join_cluster(ClusterSums<COUNT, SIZE, TERMS> &sums, int index) {
   if (thread_id() == 0) {
     start(sums.arrival);
     asm volatile(
         "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n\t"
         "fence.mbarrier_init.release.cluster;" ::"r"(shared_address(&sums.arrival)),
-        "r"(sums.count(index) * SIZE * int(sizeof(float4)))
+        "r"(sums.count(index) * TERMS * int(sizeof(float4)))
         : "memory");
   }
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
@@ -36,8 +37,8 @@ template <int COUNT, int SIZE> DEVICE void join_cluster(ClusterSums<COUNT, SIZE>
 
 DEVICE void await_cluster() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
-// Sends workgroup `from`'s term of sum `i` to the workgroup that adds it up.
-template <int COUNT, int SIZE> DEVICE void send_term(ClusterSums<COUNT, SIZE> &sums, int from, int i, float4 term) {
+// Sends term `index` of sum `i` to the workgroup that adds it up.
+template <int COUNT, int SIZE, int TERMS> DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int index, int i, float4 term) {
   uint32 first;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(first));
   asm volatile(
@@ -45,14 +46,14 @@ template <int COUNT, int SIZE> DEVICE void send_term(ClusterSums<COUNT, SIZE> &s
       "mapa.shared::cluster.u32 there, %0, %2;\n\t"
       "mapa.shared::cluster.u32 arrival, %1, %2;\n\t"
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3, %4, %5, %6}, [arrival]; }" ::"r"(
-          shared_address(&sums.terms[from][i % sums.SHARE])),
+          shared_address(&sums.terms[index][i % sums.SHARE])),
       "r"(shared_address(&sums.arrival)), "r"(first / SIZE * SIZE + i / sums.SHARE), "f"(term[0]), "f"(term[1]),
       "f"(term[2]), "f"(term[3])
       : "memory");
 }
 
 // Returns when all terms of this workgroup's sums have arrived.
-template <int COUNT, int SIZE> DEVICE void await_terms(ClusterSums<COUNT, SIZE> &sums) {
+template <int COUNT, int SIZE, int TERMS> DEVICE void await_terms(ClusterSums<COUNT, SIZE, TERMS> &sums) {
   asm volatile(
       "{ .reg .pred arrived;\n\t"
       "TRY: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 arrived, [%0], 0;\n\t"
@@ -60,11 +61,11 @@ template <int COUNT, int SIZE> DEVICE void await_terms(ClusterSums<COUNT, SIZE> 
       : "memory");
 }
 
-// The workgroup's `i`-th sum: terms in the order of the workgroups.
-template <int COUNT, int SIZE> DEVICE float4 sum_of_terms(const ClusterSums<COUNT, SIZE> &sums, int i) {
+// The workgroup's `i`-th sum: terms in their order.
+template <int COUNT, int SIZE, int TERMS> DEVICE float4 sum_of_terms(const ClusterSums<COUNT, SIZE, TERMS> &sums, int i) {
   float4 sum = sums.terms[0][i];
 #pragma unroll
-  for (int other = 1; other < SIZE; ++other) sum += sums.terms[other][i];
+  for (int other = 1; other < TERMS; ++other) sum += sums.terms[other][i];
   return sum;
 }
 #endif

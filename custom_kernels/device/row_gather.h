@@ -1,7 +1,7 @@
 // Rows scattered in global memory, on their way into workgroup memory. LOADS loads of 16 bytes a lane.
 //
 // AMD's lanes hold in registers what is under way, while the rows before are still read. NVIDIA's copies go where they
-// belong, so these must have been read; but they need no registers.
+// belong, which another tile's rows may not; but they need no registers.
 #pragma once
 
 #include "compiler.h"
@@ -23,7 +23,8 @@ template <int LOADS> struct RowGather {
   }
 
   // Everything is in its place once the workgroup has met at a barrier after this.
-  template <typename Place> __attribute__((device, always_inline)) void finish(Place place) {
+  template <int LATER = 0, typename Place> __attribute__((device, always_inline)) void finish(Place place) {
+    static_assert(LATER == 0);
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) *place(i) = loads[i];
   }
@@ -41,10 +42,12 @@ template <int LOADS> struct RowGather {
                    "r"(address ? 16 : 0)
                    : "memory");
     }
+    asm volatile("cp.async.commit_group;" ::: "memory");
   }
 
-  template <typename Place> __attribute__((device, always_inline)) void finish(Place) {
-    asm volatile("cp.async.wait_all;" ::: "memory");
+  // All but what the last LATER calls of `start` have started.
+  template <int LATER = 0, typename Place> __attribute__((device, always_inline)) void finish(Place) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
   }
 };
 #endif

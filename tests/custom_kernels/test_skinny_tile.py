@@ -18,7 +18,6 @@ from predecode.custom_kernels.skinny_tile import (
     float_tile,
     part_rows,
     split_tile,
-    warpgroup_tile,
 )
 from predecode.custom_kernels.targets import GFX942, GFX950, SM_90
 from predecode.custom_kernels.toolchain import Toolchain
@@ -76,24 +75,6 @@ def test_split_tiles(rows, bands, groups):
     scales = 4 * slice_columns // 128 * (padded + tile.bands)
     totals = 4 * band_waves * padded * (16 * tile.bands + 4)
     assert max(8 * tile.ahead * 1024 + rows * (slice_columns + 16), totals) + scales <= GIVEN_SHARED_MEMORY
-
-
-@given(st.integers(1, 70), st.integers(1, 2000), st.integers(1, 160))
-def test_warpgroup_tiles(rows, bands, groups):
-    tile = warpgroup_tile(SM_90, rows, bands, 128 * groups)
-    assert warpgroup_tile(GFX942, rows, bands, 128 * groups) is None
-    if tile is None:
-        return
-    x, _, _ = tile.workgroups(bands)
-    assert rows <= 64 and (x // tile.split - 1) * 8 < bands <= x // tile.split * 8 and x % tile.split == 0
-    assert groups % tile.split == 0 and tile.split <= 8
-    groups //= tile.split
-    unit_rows = next(count for count in (8, 16, 32, 48, 64) if count >= rows)
-    # What the kernel asks for: the memory of its weights, or of its sums, and of rows, scales and arrivals.
-    assert 1 <= tile.ahead <= groups
-    weights, sums = 8 * tile.ahead * 16 * 128, 16 + 4 * 8 * 16 * unit_rows
-    asked = max(weights, sums) + groups * (unit_rows * 128 + 4 * (unit_rows + 1)) + 8 * 8 * tile.ahead
-    assert -(-asked // 1024) * 1024 <= 113 * 1024
 
 
 @given(st.integers(1, 70), st.integers(1, 30000), st.integers(1, 300))

@@ -1,5 +1,6 @@
 """Schedules: which calls share a dispatch, and that sharing one changes no result."""
 
+import re
 from dataclasses import replace
 
 import iree.runtime as rt
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from predecode.custom_kernels import add_rms_norm_group_quant, gemm_fp8_blockscale, rms_norm_group_quant  # noqa: F401
+from predecode.custom_kernels.entry_source import entry_source
 from predecode.custom_kernels.formats import E4M3FNUZ
 from predecode.custom_kernels.launch_check import RegistersSpilled, check_launch
 from predecode.custom_kernels.layouts import TILED_16X16
@@ -139,7 +141,12 @@ def test_clusters_do_not_make_two_rounds_of_a_phase():
         return chained([replace(first, workgroups=workgroups), replace(second, workgroups=8, cluster=cluster)])
 
     assert of(90, 8) == of(100, 1) == of(101, 8) == [((0,), (1,))]
-    assert of(91, 8) == of(100, 8) == [((0,),), ((1,),)]
+    assert of(91, 8) == of(100, 8) == of(91, 4) == [((0,),), ((1,),)]
+
+
+def test_pairs_fit_wherever_two_do():
+    first, second = in_one_layer([], [0], early=[1])
+    assert chained([replace(first, workgroups=100), replace(second, cluster=2)]) == [((0,), (1,))]
 
 
 def test_what_is_read_early_may_come_from_dispatches_before():
@@ -245,8 +252,8 @@ class FusedLayers(torch.nn.Module):
         return x
 
 
-def fused_module(fusion):
-    model = FusedLayers()
+def fused_module(fusion, layers=FusedLayers):
+    model = layers()
     arguments = (activation(1), torch.full((1, 1), 0.5))
     module = trace([Program("main", model, arguments)], GFX942, lambda name: None)
     kernels = inject(module, GFX942, Toolchain(), Schedule.SERIAL, fusion).kernels
@@ -310,6 +317,44 @@ def test_a_level_that_makes_registers_spill_stands_alone(monkeypatch):
     device = emulation.open_device("gfx942", strict=True)
     (given,) = run_with_parameters(model, arguments, module, device, 1)
     assert given.any()
+
+
+class Aside(torch.nn.Module):
+    """A product that nothing in its dispatch reads, beside one that a norm does."""
+
+    def __init__(self):
+        super().__init__()
+        values = (("norm", ONES), ("first", weight(0)), ("second", weight(1)))
+        parameters = {name: torch.nn.Parameter(value, requires_grad=False) for name, value in values}
+        self.layers = torch.nn.ModuleList([torch.nn.ParameterDict(parameters)])
+
+    def forward(self, x, weight_scales):
+        (layer,) = self.layers
+        values = torch.ops.predecode.rms_norm_group_quant(x, layer["norm"], 1e-6, "e4m3fnuz")
+        read = torch.ops.predecode.gemm_fp8_blockscale(*values[:2], layer["first"], weight_scales)
+        aside = torch.ops.predecode.gemm_fp8_blockscale(*values[:2], layer["second"], weight_scales)
+        return torch.ops.predecode.rms_norm_group_quant(read, layer["norm"], 1e-6, "e4m3fnuz")[2] + aside
+
+
+def test_a_phase_waits_for_what_later_ones_read(monkeypatch):
+    let_products_read_early(monkeypatch, "weight")
+    model, arguments, _, apart = fused_module(Fusion.NONE, Aside)
+    _, _, (kernel,), together = fused_module(Fusion.CHAIN, Aside)
+    awaited = [[part.awaited for part in phase] for phase in kernel.composition.phases]
+    assert awaited == [[True], [True, False], [False]]
+    source = entry_source(kernel.composition)
+    counts = [sum(part.workgroups for part in phase if part.awaited) for phase in kernel.composition.phases]
+    assert [int(count) for count in re.findall(r"EarlierPhase\{[^,]+, (\d+),", source)] == [
+        counts[0],
+        counts[0],
+        counts[1],
+    ]
+    assert source.count("arrive(") == 2
+    device = emulation.open_device("gfx942", strict=True)
+    (expected,) = run_with_parameters(model, arguments, apart, device, 1)
+    assert expected.any()
+    for given in run_with_parameters(model, arguments, together, device, 3):
+        np.testing.assert_array_equal(given, expected)
 
 
 def test_nothing_waits_on_a_chip_whose_workgroups_start_in_any_order():

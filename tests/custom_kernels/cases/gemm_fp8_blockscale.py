@@ -22,6 +22,8 @@ SIZES = (
     ("more groups than waves", 5, 144, 1152),
     ("GLM-5.1 indexer wk", 2, 128, 6144),
     ("GLM-5.1 rank q_b", 4, 2048, 2048),
+    ("9 rows, outputs that fill a chip", 9, 4240, 1024),
+    ("33 rows, outputs that fill a chip", 33, 4240, 1024),
 )
 
 

@@ -1,0 +1,86 @@
+"""How a block-scaled product of few rows is cut into workgroups of NVIDIA's warpgroups, which multiply with `wgmma`."""
+
+import math
+from dataclasses import dataclass
+from operator import attrgetter
+
+from predecode.custom_kernels.layouts import GROUP, TILE
+from predecode.custom_kernels.skinny_tile import FEWEST_AHEAD, MOST_ROWS, MOST_ROWS_OF_FOUR_BANDS, SPLITS, THREADS
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
+
+WAVES = THREADS // 32
+"""Of a workgroup of NVIDIA's warpgroups."""
+PAIR_BANDS = 4
+"""Bands of a pair of workgroups: one for each wave of a warpgroup."""
+WARPGROUP_ROWS = (8, 16, 32, 48, 64)
+"""Activation rows that NVIDIA's warpgroups are programmed to take."""
+WARPGROUP_ALIGNMENT = 1024
+"""Bytes to a multiple of which the warpgroups' rows lie in workgroup memory."""
+FEWEST_GROUPS = 3
+RESIDENT_SHARE = 0.75
+"""Of the workgroups that are resident, those of one product: another one, or the level before, takes the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarpgroupTile:
+    """What a cluster of ``split`` workgroups takes, each a slice of the columns: ``bands`` bands of 16 weight rows.
+
+    A wave takes one, or with others its groups in turn. All of the slice's activation rows, as ``unit_rows``, are in
+    workgroup memory, and each wave's weights of ``ahead`` groups are under way.
+    """
+
+    bands: int
+    split: int
+    ahead: int
+    unit_rows: int
+
+    def workgroups(self, bands: int) -> tuple[int, int, int]:
+        """The grid for ``bands`` bands in all."""
+        return -(-bands // self.bands) * self.split, 1, 1
+
+    @property
+    def defines(self) -> tuple[tuple[str, int], ...]:
+        """The constants that the kernel's source takes."""
+        return ("BANDS", self.bands), ("SPLIT", self.split), ("AHEAD", self.ahead), ("UNIT_ROWS", self.unit_rows)
+
+
+def warpgroup_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupTile | None:
+    """The tile of a product by warpgroups; arguments as of `block_scaled_tile`. None where there are none.
+
+    As many slices are taken as leave every workgroup resident, but none so short that adding them up takes longer than
+    multiplying them. Then as many weights are under way as there is memory for.
+    """
+    if target.device != "cuda" or rows > MOST_ROWS:
+        return None
+    fitting = [tile for split in SPLITS if (tile := _of_warpgroups(target, rows, columns, WAVES, split))]
+    most = RESIDENT_SHARE * RESIDENT_PER_UNIT * target.compute_units
+    most_slices = columns // (GROUP * FEWEST_GROUPS)
+    suiting = [tile for tile in fitting if tile.split <= most_slices and math.prod(tile.workgroups(bands)) <= most]
+    split = attrgetter("split")
+    return max(suiting, key=split, default=min(fitting, key=split, default=None))
+
+
+def pair_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupTile | None:
+    """The tile of a product by warpgroups of pairs of workgroups, where these use every compute unit; else None.
+
+    Pairs fit wherever two workgroups do, also behind a level that fills the device. They read more of the activations
+    than larger clusters. Of few rows `split_tile` is faster (measured on an H200).
+    """
+    if target.device != "cuda" or not MOST_ROWS_OF_FOUR_BANDS < rows <= MOST_ROWS:
+        return None
+    tile = _of_warpgroups(target, rows, columns, PAIR_BANDS, 2)
+    suits = tile and tile.ahead >= FEWEST_AHEAD
+    if suits and 1 <= math.prod(tile.workgroups(bands)) / target.compute_units <= RESIDENT_PER_UNIT:
+        return tile
+    return None
+
+
+def _of_warpgroups(target: Target, rows: int, columns: int, bands: int, split: int) -> WarpgroupTile | None:
+    """The tile of so many bands and slices that leaves memory for another workgroup; None where it does not fit."""
+    groups, band_waves = columns // GROUP // split, WAVES // bands
+    unit_rows = next(count for count in WARPGROUP_ROWS if count >= rows)
+    room = target.resident_share - WARPGROUP_ALIGNMENT - groups * (unit_rows * (GROUP + 4) + 4)
+    ahead = min(groups // band_waves, room // (WAVES * (TILE * GROUP + 8)))
+    # The sums come where the weights were.
+    fits = columns % (GROUP * split * band_waves) == 0 and room >= 4 * TILE * WAVES * unit_rows + 16 and ahead > 0
+    return WarpgroupTile(bands, split, ahead, unit_rows) if fits else None
