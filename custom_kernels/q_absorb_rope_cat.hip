@@ -1,8 +1,8 @@
-// Attention query of 16 rows of one head: a workgroup makes 64 latent columns, or all rotated ones (the last).
+// Attention query of 16 rows of one head: a workgroup makes COLUMNS latent columns, or all rotated ones (the last).
 //
 // Latent columns are products with the key half of kv_b, whose rows (the contracted dimension, NOPE of them) are read
 // once: the waves divide them in SLICES, and the slices' sums are added in order.
-// LATENT, NOPE, ROPE_DIM and ROPE_HALVES are compile-time constants.
+// COLUMNS, LATENT, NOPE, ROPE_DIM and ROPE_HALVES are compile-time constants.
 #include "bf16.h"
 #include "fp8.h"
 #include "half_matrix.h"
@@ -12,7 +12,6 @@
 #include "shares.h"
 
 constexpr int THREADS = 256;
-constexpr int COLUMNS = 64;
 constexpr int WAVES_PER_SLICE = COLUMNS / WORD_COLUMNS;
 constexpr int SLICES = THREADS / WAVE_SIZE / WAVES_PER_SLICE;
 constexpr int STEPS = NOPE / HALF_COLUMNS;
@@ -98,17 +97,20 @@ DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const 
   }
   barrier();
 
-  constexpr int VECTOR = TILE * COLUMNS / THREADS;
-  int row = thread_id() * VECTOR / COLUMNS, column = thread_id() * VECTOR % COLUMNS;
-  static_assert(VECTOR == 4);
-  float4 total = *(const float4 *)&shared.sums[0][row][column];
+  constexpr int VECTOR = 4, VECTORS = TILE * COLUMNS / VECTOR;
+  static_assert(VECTORS % THREADS == 0);
 #pragma unroll
-  for (int i = 1; i < SLICES; ++i) total += *(const float4 *)&shared.sums[i][row][column];
-  if (head.first_row + row >= head.rows) return;
-  float rounded[VECTOR] = {total[0], total[1], total[2], total[3]};
-  round_to_bf16(rounded);
-  *(uint32 *)(head.result + head_of_row(head, row) * WIDTH + first_column + column) =
-      to_fp8x4(rounded[0], rounded[1], rounded[2], rounded[3]);
+  for (int vector = thread_id(); vector < VECTORS; vector += THREADS) {
+    int row = vector * VECTOR / COLUMNS, column = vector * VECTOR % COLUMNS;
+    float4 total = *(const float4 *)&shared.sums[0][row][column];
+#pragma unroll
+    for (int i = 1; i < SLICES; ++i) total += *(const float4 *)&shared.sums[i][row][column];
+    float rounded[VECTOR] = {total[0], total[1], total[2], total[3]};
+    round_to_bf16(rounded);
+    if (head.first_row + row < head.rows)
+      *(uint32 *)(head.result + head_of_row(head, row) * WIDTH + first_column + column) =
+          to_fp8x4(rounded[0], rounded[1], rounded[2], rounded[3]);
+  }
 }
 
 DEVICE void rotate_columns(const Head &head, const float *rope_table, const int64 *positions) {

@@ -19,8 +19,6 @@ MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 32, 24
 """Activation rows up to which clusters are faster, measured on an H200; of a float weight that needs no split."""
 SPLITS = (1, 2, 4, 8)
 FEWEST_AHEAD, FRAGMENTS_AHEAD = 2, 4
-MOST_ROWS_OF_FOUR_BANDS = 8
-"""Activation rows of which clusters read so few bytes that they take only four bands."""
 FLOAT_STAGE = 256
 FILLED = 0.9
 """Share of the compute units whose use matters more than how much each loads."""
@@ -94,7 +92,7 @@ def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile
     """
     if target.device != "cuda" or rows > MOST_SPLIT_ROWS:
         return None
-    each, longest = (4, 1792) if rows <= MOST_ROWS_OF_FOUR_BANDS else (8, 896)
+    each, longest = (4, 1792) if rows <= 8 else (8, 896)
     tiles, groups = -(-bands // each), columns // GROUP
     aheads = {split: _ahead(target, rows, each, groups // split) for split in SPLITS if groups % split == 0}
     fitting = [split for split, ahead in aheads.items() if ahead]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from predecode.custom_kernels.layouts import GROUP, TILE
-from predecode.custom_kernels.skinny_tile import FEWEST_AHEAD, MOST_ROWS, MOST_ROWS_OF_FOUR_BANDS, SPLITS, THREADS
+from predecode.custom_kernels.skinny_tile import FEWEST_AHEAD, MOST_ROWS, SPLITS, THREADS
 from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 
 WAVES = THREADS // 32
@@ -64,9 +64,9 @@ def pair_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupT
     """The tile of a product by warpgroups of pairs of workgroups, where these use every compute unit; else None.
 
     Pairs fit wherever two workgroups do, also behind a level that fills the device. They read more of the activations
-    than larger clusters. Of few rows `split_tile` is faster (measured on an H200).
+    than larger clusters.
     """
-    if target.device != "cuda" or not MOST_ROWS_OF_FOUR_BANDS < rows <= MOST_ROWS:
+    if target.device != "cuda" or rows > MOST_ROWS:
         return None
     tile = _of_warpgroups(target, rows, columns, PAIR_BANDS, 2)
     suits = tile and tile.ahead >= FEWEST_AHEAD

@@ -110,7 +110,7 @@ def test_every_rows_kernel_fits(rows):
     """Registers, workgroup memory and arguments, as `check_launch` reads them from the assembler."""
     for outputs, columns in SHAPES:
         launch = gemm(rows, outputs, columns)
-        pairs = rows > 8 and (outputs, columns) == (6144, 2048)
+        pairs = (outputs, columns) == (6144, 2048)
         assert launch.source == f"gemm_fp8_blockscale_{'warpgroups' if rows > 32 or pairs else 'split'}.hip"
         assert not pairs or launch.cluster == 2
         ptx_of(side_by_side(launch))
