@@ -4,11 +4,9 @@
 //
 // The slice of the ROWS rows lies in workgroup memory. The waves of a band take its fragments in turn; each has the
 // copies of AHEAD fragments of weights under way.
-#include "bf16.h"
 #include "block_scaled.h"
-#include "cluster.h"
+#include "product_sums.h"
 #include "row_copies.h"
-#include "wave.h"
 
 constexpr int THREADS = 256;
 constexpr int WAVES = THREADS / WAVE_SIZE, BAND_WAVES = WAVES / BANDS;
@@ -19,7 +17,7 @@ constexpr int UNROLLED = PARTS <= 2 && STEPS % 4 == 0 ? 4 : 1;  // as many steps
 constexpr int FRAGMENT_BYTES = TILE * FRAGMENT_COLUMNS;
 constexpr int COPY_BYTES = WAVE_SIZE * 16;  // that a wave copies at once
 constexpr int ROW_BYTES = SLICE + 16;       // padded: eight rows start in different banks
-constexpr int OUTPUTS = BANDS * TILE;
+constexpr bool ADDS = SPLIT * BAND_WAVES > 1;
 static_assert(COLUMNS % (SPLIT * GROUP) == 0 && WAVES % BANDS == 0 && AHEAD <= STEPS);
 static_assert(STEPS * BAND_WAVES * FRAGMENT_COLUMNS == SLICE);
 
@@ -29,10 +27,8 @@ struct Operands {
 };
 
 struct Shared {
-  union {
-    Operands operands;
-    float totals[BAND_WAVES][PARTS * PART_ROWS][OUTPUTS + 4];  // padded as those of `WaveTotals`
-  };
+  Operands operands;
+  ProductSums<BANDS, PARTS, SPLIT, BAND_WAVES> sums;
   float row_scales[SLICE_GROUPS][PARTS * PART_ROWS];
   float band_scales[BANDS][SLICE_GROUPS];
 };
@@ -100,44 +96,6 @@ DEVICE void multiply_slice(Shared &shared, const uint8 *weights, PartTotals (&to
   }
 }
 
-// Adds what the waves and the workgroups of the cluster have summed, always in the same order; each workgroup stores
-// a part of it, four outputs a thread.
-DEVICE void store_sums(Shared &shared, const PartTotals (&totals)[PARTS], int slice, bf16 *result, int outputs,
-                       int first_output) {
-  int band = wave_id() / BAND_WAVES;
-  barrier();  // the operands have been read
-#pragma unroll
-  for (int part = 0; part < PARTS; ++part)
-#pragma unroll
-    for (int c = 0; c < PART_COLUMNS; ++c)
-#pragma unroll
-      for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
-        shared.totals[wave_id() % BAND_WAVES][part * PART_ROWS + accumulator_column(c)]
-                     [band * TILE + accumulator_row(r)] = totals[part].element[c][r];
-  barrier();
-  if (SPLIT > 1) cluster_barrier();
-  for (int i = slice * THREADS + thread_id(); i < ROWS * (OUTPUTS / 4); i += SPLIT * THREADS) {
-    int row = i / (OUTPUTS / 4), output = i % (OUTPUTS / 4) * 4;
-    float4 sums[SPLIT][BAND_WAVES];
-#pragma unroll
-    for (int other = 0; other < SPLIT; ++other)
-#pragma unroll
-      for (int wave = 0; wave < BAND_WAVES; ++wave) {
-        const float *local = &shared.totals[wave][row][output];
-        sums[other][wave] = SPLIT > 1 ? read_neighbour<SPLIT>(local, other) : *(const float4 *)local;
-      }
-    float4 sum = {};
-#pragma unroll
-    for (int other = 0; other < SPLIT; ++other)
-#pragma unroll
-      for (int wave = 0; wave < BAND_WAVES; ++wave) sum += sums[other][wave];
-    if (first_output + output < outputs)
-      *(uint32x2 *)(result + row_major_offset(row, first_output + output, outputs)) = {
-          to_bf16(sum[0]) | uint32(to_bf16(sum[1])) << 16, to_bf16(sum[2]) | uint32(to_bf16(sum[3])) << 16};
-  }
-  if (SPLIT > 1) cluster_barrier();  // the others have read this one's memory
-}
-
 DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const uint8 *values, const float *scales,
                                 const uint8 *weight, const float *weight_scales, bf16 *result, int bands) {
   auto &operands = shared.operands;
@@ -154,6 +112,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
     if (step == 0 && !workgroup.waits()) copy_rows(operands, values, first_group * GROUP);
     end_copies();
   }
+  if constexpr (ADDS) join_cluster(shared.sums, slice);
   if (workgroup.waits()) {
     workgroup.await_inputs();
     copy_rows(operands, values, first_group * GROUP);
@@ -165,5 +124,10 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
   barrier();
   PartTotals totals[PARTS];
   multiply_slice(shared, weights, totals);
-  store_sums(shared, totals, slice, result, bands * TILE, first_band * TILE);
+  auto sums_of = [&](int i) INLINE {
+    auto &sums = totals[i].element;  // [row][output]
+    return float4{sums[0][0], sums[1][0], sums[0][1], sums[1][1]};
+  };
+  add_products<ROWS, PARTS>(shared.sums, slice, wave_id() / BAND_WAVES, slice * BAND_WAVES + first, sums_of, result,
+                            bands * TILE, first_band * TILE);
 }

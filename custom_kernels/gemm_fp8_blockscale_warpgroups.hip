@@ -4,19 +4,16 @@
 // A wave multiplies a band, four of them together, with the ROWS rows as UNIT_ROWS; the waves of a band take the groups
 // of the slice in turn. The copy engine brings each wave the weights of AHEAD groups, before the rows are there; the slice
 // of the ROWS rows lies in workgroup memory as a whole, and is multiplied as it arrives. Nothing is converted.
-#include "bf16.h"
-#include "cluster_sums.h"
 #include "pipeline.h"
+#include "product_sums.h"
 #include "row_copies.h"
 #include "warpgroup_fp8.h"
-#include "wave.h"
 
 constexpr int THREADS = 256;
 constexpr int WAVES = THREADS / WAVE_SIZE, BAND_WAVES = WAVES / BANDS;
 constexpr int GROUPS = COLUMNS / SPLIT / GROUP, TURNS = GROUPS / BAND_WAVES;
 static_assert(GROUP == WARPGROUP_COLUMNS);
-constexpr int BAND_BYTES = TILE * GROUP;                       // of a group
-constexpr int ALL_SUMS = BANDS * (UNIT_ROWS / 8) * WAVE_SIZE;  // four of a lane each
+constexpr int BAND_BYTES = TILE * GROUP;  // of a group
 // Rows arrive in STAGES.
 constexpr int STAGE_TURNS = divide_up(TURNS, 4), STAGES = divide_up(TURNS, STAGE_TURNS);
 constexpr int STAGE_GROUPS = STAGE_TURNS * BAND_WAVES;
@@ -26,8 +23,9 @@ constexpr int UNDER_WAY = 2;
 static_assert(COLUMNS % (SPLIT * GROUP) == 0 && AHEAD <= TURNS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
 static_assert(BANDS * BAND_WAVES == WAVES && BANDS % WARPGROUP_WAVES == 0 && TURNS * BAND_WAVES == GROUPS);
 
-constexpr int TERMS = SPLIT * BAND_WAVES;  // of a sum
-using Sums = ClusterSums<ALL_SUMS, SPLIT, TERMS>;
+constexpr int PARTS = UNIT_ROWS / PART_ROWS;
+constexpr bool ADDS = SPLIT * BAND_WAVES > 1;
+using Sums = ProductSums<BANDS, PARTS, SPLIT, BAND_WAVES>;
 // The sums take the place of the first groups of weights, or of all, when these have been multiplied: so long before the
 // end that the workgroups of the cluster need not wait for each other then.
 constexpr int SUM_TURNS = divide_up(sizeof(Sums), WAVES * BAND_BYTES);
@@ -67,47 +65,6 @@ DEVICE void await_stage(int stage) {
   else if (stage == STAGES - 2) await_copies<1>();
   else if (stage == STAGES - 3) await_copies<2>();
   else await_copies<3>();
-}
-
-// Stores sums of which the lane has two outputs of two rows, [output][row], with a neighbour's: pairs of outputs.
-DEVICE void store_sum(bf16 *result, int outputs, int first_output, int index, float4 sum) {
-  int lane = index % WAVE_SIZE, eight_rows = index / WAVE_SIZE;
-  bool second = lane / 4 % 2;
-  int row = eight_rows % (UNIT_ROWS / 8) * 8 + lane % 4 * 2 + second;
-  int output = first_output + eight_rows / (UNIT_ROWS / 8) * TILE + lane / 8 * 2;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    uint32 own = to_bf16x2(sum[2 * half], sum[2 * half + 1]), other = wave_read(int(own), lane_id() ^ 4);
-    uint32 pair = second ? other >> 16 | (own & 0xFFFF0000) : (own & 0xFFFF) | other << 16;
-    if (row < ROWS && output < outputs) *(uint32 *)(result + row_major_offset(row, output + half * 8, outputs)) = pair;
-  }
-}
-
-DEVICE void add_slices(Shared &shared, const WarpgroupSums<UNIT_ROWS> &totals, int slice, bf16 *result, int outputs,
-                       int first_output) {
-  auto sum_index = [&](int i) INLINE { return (wave_id() % BANDS * (UNIT_ROWS / 8) + i) * WAVE_SIZE + lane_id(); };
-  auto sums_of = [&](int i) INLINE {
-    return float4{totals[i][0][0], totals[i][0][1], totals[i][1][0], totals[i][1][1]};
-  };
-  if constexpr (TERMS == 1) {
-#pragma unroll
-    for (int i = 0; i < UNIT_ROWS / 8; ++i) store_sum(result, outputs, first_output, sum_index(i), sums_of(i));
-  } else {
-    auto &sums = shared.sums;
-    static_assert(ALL_SUMS % (SPLIT * 8) == 0);
-    await_cluster();
-#pragma unroll
-    for (int i = 0; i < UNIT_ROWS / 8; ++i)
-      send_term(sums, slice * BAND_WAVES + wave_id() / BANDS, sum_index(i), sums_of(i));
-    await_terms(sums);
-#pragma unroll
-    for (int first = 0; first < sums.SHARE; first += THREADS) {
-      int i = first + thread_id();
-      bool exists = i < sums.SHARE;
-      float4 sum = sum_of_terms(sums, exists ? i : 0);
-      store_sum(result, exists ? outputs : 0, first_output, slice * sums.SHARE + i, sum);
-    }
-  }
 }
 
 DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const uint8 *values, const float *scales,
@@ -163,7 +120,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
       await_stage(turn / STAGE_TURNS);
       publish_to_engines();
       barrier();
-      if (TERMS > 1 && turn == JOIN_TURN) join_cluster(shared.sums, slice);
+      if (ADDS && turn == JOIN_TURN) join_cluster(shared.sums, slice);
     }
     int slot = turn % AHEAD, group = turn * BAND_WAVES + own_group;
     wait_for(arrivals[slot], turn / AHEAD);
@@ -185,9 +142,13 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
         for (int j = 0; j < 2; ++j) totals[i][half][j] += scale[j] * sums[i][half][j];
     }
   }
-  if constexpr (TERMS > 1 && JOIN_TURN >= TURNS) {
+  if constexpr (ADDS && JOIN_TURN >= TURNS) {
     barrier();  // the weights have been read
     join_cluster(shared.sums, slice);
   }
-  add_slices(shared, totals, slice, result, bands * TILE, first_band * TILE);
+  auto sums_of = [&](int i) INLINE {
+    return float4{totals[i][0][0], totals[i][0][1], totals[i][1][0], totals[i][1][1]};
+  };
+  add_products<ROWS, PARTS>(shared.sums, slice, wave_id() % BANDS, slice * BAND_WAVES + own_group, sums_of, result,
+                            bands * TILE, first_band * TILE);
 }

@@ -20,7 +20,7 @@ class Launch:
     limits the registers so that a compute unit can hold that many at once; 0 leaves them to the compiler.
 
     ``cluster`` workgroups that follow each other along x run at the same time and read each other's workgroup memory
-    (NVIDIA only; see device/cluster.h). ``when_resident`` is what a resident grid runs instead, which cannot hold
+    (NVIDIA only; see device/cluster_sums.h). ``when_resident`` is what a resident grid runs instead, which cannot hold
     clusters and shares little memory and few registers. Operands in ``reads_early`` are loaded before the kernel
     waits for the ops that make the others, in a dispatch of several phases.
     """

@@ -15,8 +15,10 @@ FRAGMENT_BYTES = 64
 MOST_ROWS = 64
 """Activation rows of one workgroup."""
 MOST_BANDS = 4
-MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 32, 24
-"""Activation rows up to which clusters are faster, measured on an H200; of a float weight that needs no split."""
+MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 8, 24
+"""Activation rows up to which such clusters are faster, measured on an H200: than those of warpgroups, and of a float
+weight that needs no split than none."""
+SPLIT_BANDS, LONGEST_SLICE = 4, 1792
 SPLITS = (1, 2, 4, 8)
 FEWEST_AHEAD, FRAGMENTS_AHEAD = 2, 4
 FLOAT_STAGE = 256
@@ -92,19 +94,18 @@ def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile
     """
     if target.device != "cuda" or rows > MOST_SPLIT_ROWS:
         return None
-    each, longest = (4, 1792) if rows <= 8 else (8, 896)
-    tiles, groups = -(-bands // each), columns // GROUP
-    aheads = {split: _ahead(target, rows, each, groups // split) for split in SPLITS if groups % split == 0}
+    tiles, groups = -(-bands // SPLIT_BANDS), columns // GROUP
+    aheads = {split: _ahead(target, rows, SPLIT_BANDS, groups // split) for split in SPLITS if groups % split == 0}
     fitting = [split for split, ahead in aheads.items() if ahead]
     if not fitting:
         return None
 
     def suits(split: int) -> bool:
         filled = tiles * split / target.compute_units
-        return (filled > 0.45 and columns <= longest * split) or (filled > 1.9 and aheads[split] > FEWEST_AHEAD)
+        return (filled > 0.45 and columns <= LONGEST_SLICE * split) or (filled > 1.9 and aheads[split] > FEWEST_AHEAD)
 
     split = min(filter(suits, fitting), default=max(fitting))
-    return SplitTile(each, split, aheads[split])
+    return SplitTile(SPLIT_BANDS, split, aheads[split])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from predecode.custom_kernels.layouts import GROUP, TILE
-from predecode.custom_kernels.skinny_tile import FEWEST_AHEAD, MOST_ROWS, SPLITS, THREADS
+from predecode.custom_kernels.skinny_tile import MOST_ROWS, SPLITS, THREADS
 from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 
 WAVES = THREADS // 32
@@ -61,18 +61,18 @@ def warpgroup_tile(target: Target, rows: int, bands: int, columns: int) -> Warpg
 
 
 def pair_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupTile | None:
-    """The tile of a product by warpgroups of pairs of workgroups, where these use every compute unit; else None.
+    """The tile of a product by warpgroups of pairs of workgroups; None where larger clusters do better.
 
-    Pairs fit wherever two workgroups do, also behind a level that fills the device. They read more of the activations
-    than larger clusters.
+    Pairs fit wherever two workgroups do, also behind a level that fills the device. They are taken where they use every
+    compute unit and have half of their weights under way at once: they read more of the activations.
     """
     if target.device != "cuda" or rows > MOST_ROWS:
         return None
     tile = _of_warpgroups(target, rows, columns, PAIR_BANDS, 2)
-    suits = tile and tile.ahead >= FEWEST_AHEAD
-    if suits and 1 <= math.prod(tile.workgroups(bands)) / target.compute_units <= RESIDENT_PER_UNIT:
-        return tile
-    return None
+    if not tile or 2 * tile.ahead * (WAVES // PAIR_BANDS) < columns // GROUP // 2:
+        return None
+    filled = math.prod(tile.workgroups(bands)) / target.compute_units
+    return tile if 1 <= filled <= RESIDENT_PER_UNIT else None
 
 
 def _of_warpgroups(target: Target, rows: int, columns: int, bands: int, split: int) -> WarpgroupTile | None:

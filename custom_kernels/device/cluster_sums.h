@@ -1,9 +1,11 @@
 // Sums over the workgroups of a cluster: every workgroup sends its terms to those that add them up, each a share of the
 // sums, and ends when it has added its own (NVIDIA). Nobody reads another's memory, so that nobody waits to end.
+//
+// A cluster's workgroups follow each other in the grid; the toolchain tells the driver how many they are. What follows
+// is told by where a workgroup stands among SIZE that share a piece of work; a cluster may hold several such groups.
 #pragma once
 
 #include "bulk_copy.h"
-#include "cluster.h"
 
 #if defined(__NVPTX__)
 // Workgroup memory of COUNT sums of four neighbouring floats over SIZE workgroups, each of which has as many of the TERMS

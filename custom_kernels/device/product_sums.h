@@ -1,0 +1,56 @@
+// Sums of a product over the waves and workgroups that share it, and their way to the result (NVIDIA). A lane has, of
+// PART_ROWS activation rows, the sums of two outputs of a band for two rows, [output][row], as matrix instructions give
+// them.
+#pragma once
+
+#include "bf16.h"
+#include "cluster_sums.h"
+#include "matrix.h"
+#include "pipeline.h"
+#include "wave.h"
+
+#if defined(__NVPTX__)
+// Of BANDS bands and PARTS times PART_ROWS rows; BAND_WAVES waves of each of SPLIT workgroups have a term of each.
+template <int BANDS, int PARTS, int SPLIT, int BAND_WAVES>
+using ProductSums = ClusterSums<BANDS * PARTS * WAVE_SIZE, SPLIT, SPLIT * BAND_WAVES>;
+
+// Stores a lane's sums of part `index` / WAVE_SIZE % PARTS of a band with a neighbour's: pairs of outputs.
+template <int ROWS, int PARTS>
+DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, float4 sums) {
+  int lane = index % WAVE_SIZE, part = index / WAVE_SIZE;
+  bool second = lane / 4 % 2;
+  int row = part % PARTS * PART_ROWS + lane % 4 * 2 + second, output = first_output + part / PARTS * TILE + lane / 8 * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    uint32 own = to_bf16x2(sums[2 * half], sums[2 * half + 1]), other = wave_read(int(own), lane_id() ^ 4);
+    uint32 pair = second ? other >> 16 | (own & 0xFFFF0000) : (own & 0xFFFF) | other << 16;
+    if (row < ROWS && output < outputs) *(uint32 *)(result + row_major_offset(row, output + half * 8, outputs)) = pair;
+  }
+}
+
+// Adds the terms, always in the same order, and stores the sums. The lane's term `term` of part i of band `band` is
+// `sums_of(i)`. All threads of the workgroup must call, which is number `slice` of its cluster's.
+template <int ROWS, int PARTS, int COUNT, int SPLIT, int TERMS, typename SumsOf>
+DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int band, int term, SumsOf sums_of,
+                         bf16 *result, int outputs, int first_output) {
+  auto index_of = [&](int part) INLINE { return (band * PARTS + part) * WAVE_SIZE + lane_id(); };
+  if constexpr (TERMS == 1) {
+#pragma unroll
+    for (int i = 0; i < PARTS; ++i) store_sums<ROWS, PARTS>(result, outputs, first_output, index_of(i), sums_of(i));
+  } else {
+    static_assert(COUNT % (SPLIT * 8) == 0);
+    await_cluster();
+#pragma unroll
+    for (int i = 0; i < PARTS; ++i) send_term(sums, term, index_of(i), sums_of(i));
+    await_terms(sums);
+    constexpr int THREADS = 256;
+#pragma unroll
+    for (int first = 0; first < sums.SHARE; first += THREADS) {
+      int i = first + thread_id();
+      bool exists = i < sums.SHARE;
+      float4 sum = sum_of_terms(sums, exists ? i : 0);
+      store_sums<ROWS, PARTS>(result, exists ? outputs : 0, first_output, slice * sums.SHARE + i, sum);
+    }
+  }
+}
+#endif
