@@ -17,7 +17,6 @@ constexpr int UNROLLED = PARTS <= 2 && STEPS % 4 == 0 ? 4 : 1;  // as many steps
 constexpr int FRAGMENT_BYTES = TILE * FRAGMENT_COLUMNS;
 constexpr int COPY_BYTES = WAVE_SIZE * 16;  // that a wave copies at once
 constexpr int ROW_BYTES = SLICE + 16;       // padded: eight rows start in different banks
-constexpr bool ADDS = SPLIT * BAND_WAVES > 1;
 static_assert(COLUMNS % (SPLIT * GROUP) == 0 && WAVES % BANDS == 0 && AHEAD <= STEPS);
 static_assert(STEPS * BAND_WAVES * FRAGMENT_COLUMNS == SLICE);
 
@@ -112,7 +111,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
     if (step == 0 && !workgroup.waits()) copy_rows(operands, values, first_group * GROUP);
     end_copies();
   }
-  if constexpr (ADDS) join_cluster(shared.sums, slice);
+  if constexpr (SPLIT > 1) join_cluster(shared.sums, slice);
   if (workgroup.waits()) {
     workgroup.await_inputs();
     copy_rows(operands, values, first_group * GROUP);

@@ -24,7 +24,6 @@ static_assert(COLUMNS % (SPLIT * GROUP) == 0 && AHEAD <= TURNS && GROUPS <= THRE
 static_assert(BANDS * BAND_WAVES == WAVES && BANDS % WARPGROUP_WAVES == 0 && TURNS * BAND_WAVES == GROUPS);
 
 constexpr int PARTS = UNIT_ROWS / PART_ROWS;
-constexpr bool ADDS = SPLIT * BAND_WAVES > 1;
 using Sums = ProductSums<BANDS, PARTS, SPLIT, BAND_WAVES>;
 // The sums take the place of the first groups of weights, or of all, when these have been multiplied: so long before the
 // end that the workgroups of the cluster need not wait for each other then.
@@ -120,7 +119,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
       await_stage(turn / STAGE_TURNS);
       publish_to_engines();
       barrier();
-      if (ADDS && turn == JOIN_TURN) join_cluster(shared.sums, slice);
+      if (SPLIT > 1 && turn == JOIN_TURN) join_cluster(shared.sums, slice);
     }
     int slot = turn % AHEAD, group = turn * BAND_WAVES + own_group;
     wait_for(arrivals[slot], turn / AHEAD);
@@ -142,7 +141,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
         for (int j = 0; j < 2; ++j) totals[i][half][j] += scale[j] * sums[i][half][j];
     }
   }
-  if constexpr (ADDS && JOIN_TURN >= TURNS) {
+  if constexpr (SPLIT > 1 && JOIN_TURN >= TURNS) {
     barrier();  // the weights have been read
     join_cluster(shared.sums, slice);
   }

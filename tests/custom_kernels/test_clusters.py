@@ -76,6 +76,16 @@ def test_other_entries_have_none():
     assert gemm(4, 2048, 2048, GFX942).cluster == 1
 
 
+def test_workgroups_alone_do_not_use_clusters():
+    """Instructions of clusters are illegal without one; copies to `shared::cluster` are not."""
+    of_clusters = re.compile(r"barrier\.cluster|mapa\.|st\.async")
+    for rows in (1, 5, 16, 64):
+        alone, together = gemm(rows, 16, 128), gemm(rows, 2048, 2048)
+        assert alone.cluster == 1 and together.cluster > 1
+        assert not of_clusters.search(ptx_of(side_by_side(alone)))
+        assert of_clusters.search(ptx_of(side_by_side(together)))
+
+
 def test_a_grid_is_whole_clusters():
     with pytest.raises(ValueError, match=r"a grid of \(6, 1, 1\) in clusters of 4"):
         Launch("x.hip", "x", (), (), (6, 1, 1), cluster=4)

@@ -18,7 +18,8 @@ from tests.rivals.libraries import COMMON_LIBRARY, FLASH_MLA_LIBRARY, Libraries
 from tests.rivals.parameters import ArtifactLayers, only_layer
 from tests.rivals.torch_weights import LayerWeights, layer_weights
 
-FAMILIES = ("DeepGEMM, dense", "DeepGEMM, scores", "SGLang, top-k", "FlashMLA", "DeepGEMM, experts")
+FAMILIES = ("DeepGEMM, experts", "DeepGEMM, dense", "DeepGEMM, scores", "FlashMLA", "SGLang, top-k")
+"""Those that take most of a layer first: time may run out."""
 
 
 class KernelInputs:
