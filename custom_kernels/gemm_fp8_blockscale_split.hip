@@ -111,7 +111,7 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
     if (step == 0 && !workgroup.waits()) copy_rows(operands, values, first_group * GROUP);
     end_copies();
   }
-  if constexpr (SPLIT > 1) join_cluster(shared.sums, slice);
+  join_cluster(shared.sums, slice);
   if (workgroup.waits()) {
     workgroup.await_inputs();
     copy_rows(operands, values, first_group * GROUP);

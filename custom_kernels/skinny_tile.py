@@ -87,7 +87,7 @@ class SplitTile:
 
 
 def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile | None:
-    """The tile of a product in clusters; arguments as of `block_scaled_tile`. None where that one is faster.
+    """The tile of a product in clusters; arguments as of `block_scaled_tile`. None where others are faster.
 
     Bands share a read of the rows. The fewest slices are taken that are short enough to load at once and use half of
     the compute units, as another product often takes the rest; of a weight that fills the chip twice over, longer ones.
@@ -105,7 +105,8 @@ def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile
         return (filled > 0.45 and columns <= LONGEST_SLICE * split) or (filled > 1.9 and aheads[split] > FEWEST_AHEAD)
 
     split = min(filter(suits, fitting), default=max(fitting))
-    return SplitTile(SPLIT_BANDS, split, aheads[split])
+    # What needs no cluster is left to warpgroups.
+    return SplitTile(SPLIT_BANDS, split, aheads[split]) if split > 1 else None
 
 
 @dataclass(frozen=True, slots=True)

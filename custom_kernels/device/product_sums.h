@@ -29,7 +29,7 @@ DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, f
 }
 
 // Adds the terms, always in the same order, and stores the sums. The lane's term `term` of part i of band `band` is
-// `sums_of(i)`. All threads of the workgroup must call, which is number `slice` of its cluster's and has joined it.
+// `sums_of(i)`. All threads of the workgroup must call, which is number `slice` of its cluster's and, if there are others, has joined it.
 template <int ROWS, int PARTS, int COUNT, int SPLIT, int TERMS, typename SumsOf>
 DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int band, int term, SumsOf sums_of,
                          bf16 *result, int outputs, int first_output) {
@@ -38,16 +38,11 @@ DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int 
 #pragma unroll
     for (int i = 0; i < PARTS; ++i) store_sums<ROWS, PARTS>(result, outputs, first_output, index_of(i), sums_of(i));
   } else {
-    static_assert(COUNT % (SPLIT * 8) == 0);
-    // A workgroup alone is in no cluster. Its terms may take the place of what has been multiplied.
-    if constexpr (SPLIT > 1) await_cluster();
-    else barrier();
+    static_assert(COUNT % (SPLIT * 8) == 0 && SPLIT > 1);
+    await_cluster();
 #pragma unroll
-    for (int i = 0; i < PARTS; ++i)
-      if constexpr (SPLIT > 1) send_term(sums, term, index_of(i), sums_of(i));
-      else sums.terms[term][index_of(i)] = sums_of(i);
-    if constexpr (SPLIT > 1) await_terms(sums);
-    else barrier();
+    for (int i = 0; i < PARTS; ++i) send_term(sums, term, index_of(i), sums_of(i));
+    await_terms(sums);
     constexpr int THREADS = 256;
 #pragma unroll
     for (int first = 0; first < sums.SHARE; first += THREADS) {

@@ -62,7 +62,7 @@ def _binding_bytes(manifest: Manifest, batch: Batch, dispatch: Dispatch, binding
     if binding.access == "read" and binding.name.endswith(("indexer_cache", "latent_cache")):
         return min(binding.bytes, _cache_bytes(manifest, batch, binding.name))
     if _holds_logits(dispatch, binding):
-        return min(binding.bytes, sum(batch.lengths) * _LOGITS_BYTES)
+        return min(binding.bytes, sum(_scored(manifest, batch)) * _LOGITS_BYTES)
     return binding.bytes
 
 
@@ -78,9 +78,15 @@ def _cache_bytes(manifest: Manifest, batch: Batch, name: str) -> int:
     spec = next(s for entry in manifest.segments(batch.rows) for s in entry.arguments if s.name == name)
     page_bytes, page_tokens = spec.shape[1], manifest.geometry.page_tokens
     if name.endswith("indexer_cache"):
-        return batch.pages(manifest.geometry) * page_bytes
+        return sum(-(-length // page_tokens) for length in _scored(manifest, batch)) * page_bytes
     topk = manifest.model.config.get("index_topk", max(batch.lengths))
     return sum(min(length, topk) for length in batch.lengths) * page_bytes // page_tokens
+
+
+def _scored(manifest: Manifest, batch: Batch) -> list[int]:
+    """Lengths of the rows whose tokens are scored: those of more than are selected."""
+    topk = manifest.model.config.get("index_topk", 0)
+    return [length for length in batch.lengths if length > topk]
 
 
 def _holds_logits(dispatch: Dispatch, binding: Binding) -> bool:

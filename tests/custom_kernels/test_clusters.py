@@ -120,9 +120,11 @@ def test_every_rows_kernel_fits(rows):
     """Registers, workgroup memory and arguments, as `check_launch` reads them from the assembler."""
     for outputs, columns in SHAPES:
         launch = gemm(rows, outputs, columns)
-        pairs = (outputs, columns) == (6144, 2048)
-        assert launch.source == f"gemm_fp8_blockscale_{'warpgroups' if rows > 8 or pairs else 'split'}.hip"
-        assert not pairs or launch.cluster == 2
+        shape = outputs, columns
+        warpgroups = rows > 8 or shape in ((6144, 2048), (16384, 2048), (16, 128), (48, 384))
+        assert launch.source == f"gemm_fp8_blockscale_{'warpgroups' if warpgroups else 'split'}.hip"
+        assert shape != (6144, 2048) or launch.cluster == 2
+        assert warpgroups or launch.cluster > 1
         ptx_of(side_by_side(launch))
 
 

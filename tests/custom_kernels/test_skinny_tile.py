@@ -69,7 +69,7 @@ def test_split_tiles(rows, bands, groups):
     x, _, _ = tile.workgroups(bands)
     assert (x // tile.split - 1) * tile.bands < bands <= x // tile.split * tile.bands and x % tile.split == 0
     # What the kernel asks for: whole groups, whole fragments for each of a band's waves, memory.
-    assert groups % tile.split == 0 and 8 % tile.bands == 0 and tile.split <= 8
+    assert groups % tile.split == 0 and 8 % tile.bands == 0 and 2 <= tile.split <= 8
     slice_columns, band_waves, padded = 128 * groups // tile.split, 8 // tile.bands, -(-rows // 8) * 8
     assert slice_columns % (64 * band_waves) == 0
     assert 1 <= tile.ahead <= slice_columns // (64 * band_waves)

@@ -56,6 +56,13 @@ def test_scores_count_as_far_as_the_lengths():
     assert bytes_moved(small(), batch, composed).total == 1030
 
 
+def test_rows_that_keep_all_tokens_are_not_scored():
+    batch = Batch("ragged", (3, 4, 5, 70))
+    write = dispatch("paged_mqa_logits", Binding("transient", "read", 9), Binding("transient", "write", 1000))
+    assert bytes_moved(small(index_topk=4), batch, write).total == 9 + 75 * 4
+    assert bytes_moved(small(index_topk=70), batch, write).total == 9
+
+
 @pytest.mark.parametrize(("rows", "routed"), [(1, 2.0), (2, 3.5), (1000, 8.0)])
 def test_expected_experts(rows, routed):
     model = small(n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1)
