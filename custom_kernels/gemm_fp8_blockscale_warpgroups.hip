@@ -17,8 +17,8 @@ constexpr int BAND_BYTES = TILE * GROUP;  // of a group
 // Rows arrive in STAGES.
 constexpr int STAGE_TURNS = divide_up(TURNS, 4), STAGES = divide_up(TURNS, STAGE_TURNS);
 constexpr int STAGE_GROUPS = STAGE_TURNS * BAND_WAVES;
-// Groups of a wave's weights that are on their way while earlier workgroups still make the rows: enough to keep memory busy. What
-// these store and signal comes behind all that their compute unit has been promised.
+// Groups of a wave's weights that are on their way while earlier workgroups still make the rows: enough to keep memory
+// busy. What these store and signal comes behind all that their compute unit has been promised.
 constexpr int UNDER_WAY = 2;
 static_assert(COLUMNS % (SPLIT * GROUP) == 0 && AHEAD <= TURNS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
 static_assert(BANDS * BAND_WAVES == WAVES && BANDS % WARPGROUP_WAVES == 0 && TURNS * BAND_WAVES == GROUPS);

@@ -301,7 +301,8 @@ DEVICE void attend(Shared &shared, const uint8 *query, const uint8 *cache, const
     barrier();
     if (!rows.IN_REGISTERS && TILES == 1 && round + 1 < used) start_rows(tile, rows, cache, slot);
   }
-  if (used == 0 || TILES > 1) finish_rows<0>(shared, shared.tiles[0], rows, slot);  // nothing may arrive when this memory serves for something else
+  // Nothing may arrive when this memory serves for something else.
+  if (used == 0 || TILES > 1) finish_rows<0>(shared, shared.tiles[0], rows, slot);
 
   constexpr float LOG_2 = 0.693147181f;
   float total = reduce_lanes<Sum, THREADS_PER_HEAD>(softmax.total);

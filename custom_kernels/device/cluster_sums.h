@@ -40,7 +40,8 @@ template <int COUNT, int SIZE, int TERMS> DEVICE void join_cluster(ClusterSums<C
 DEVICE void await_cluster() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
 // Sends term `index` of sum `i` to the workgroup that adds it up.
-template <int COUNT, int SIZE, int TERMS> DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int index, int i, float4 term) {
+template <int COUNT, int SIZE, int TERMS>
+DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int index, int i, float4 term) {
   uint32 first;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(first));
   asm volatile(
@@ -64,7 +65,8 @@ template <int COUNT, int SIZE, int TERMS> DEVICE void await_terms(ClusterSums<CO
 }
 
 // The workgroup's `i`-th sum: terms in their order.
-template <int COUNT, int SIZE, int TERMS> DEVICE float4 sum_of_terms(const ClusterSums<COUNT, SIZE, TERMS> &sums, int i) {
+template <int COUNT, int SIZE, int TERMS>
+DEVICE float4 sum_of_terms(const ClusterSums<COUNT, SIZE, TERMS> &sums, int i) {
   float4 sum = sums.terms[0][i];
 #pragma unroll
   for (int other = 1; other < TERMS; ++other) sum += sums.terms[other][i];

@@ -29,7 +29,8 @@ DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, f
 }
 
 // Adds the terms, always in the same order, and stores the sums. The lane's term `term` of part i of band `band` is
-// `sums_of(i)`. All threads of the workgroup must call, which is number `slice` of its cluster's and, if there are others, has joined it.
+// `sums_of(i)`. All threads of the workgroup must call, which is number `slice` of its cluster's and, if there are
+// others, has joined it.
 template <int ROWS, int PARTS, int COUNT, int SPLIT, int TERMS, typename SumsOf>
 DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int band, int term, SumsOf sums_of,
                          bf16 *result, int outputs, int first_output) {

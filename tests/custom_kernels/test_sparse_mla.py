@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from predecode.custom_kernels.formats import ELEMENT_FORMATS
+from predecode.custom_kernels.op import Call
 from predecode.custom_kernels.sparse_mla import OP, sparse_mla, splits_of
+from predecode.custom_kernels.targets import GFX942, GFX950, SM_90
 from predecode.custom_kernels.values import LatentCache
 from tests.custom_kernels.cases.case import mismatches
 from tests.custom_kernels.cases.sparse_mla import cases
@@ -77,6 +79,25 @@ def test_splits_fill_the_chip_but_not_more():
     assert splits_of(16, 8, 2048) == 16 and splits_of(64, 8, 2048) == 4
     assert splits_of(64, 128, 2048) == 1 and splits_of(4, 128, 2048) == 8
     assert splits_of(4, 8, 1) == 1 and splits_of(1000, 8, 2048) == 1
+
+
+def tiles_in_memory(target, rows, topk):
+    """By the launch, and by what a resident grid runs instead."""
+    splits = splits_of(rows, 8, topk)
+    named = {
+        "query": torch.empty(rows, 8, 576, dtype=target.element_format.dtype, device="meta"),
+        "cache": torch.empty(4, 64 * 576, dtype=torch.int8, device="meta"),
+        "slots": torch.empty(rows, topk, dtype=torch.int32, device="meta"),
+    }
+    call = Call(named | {"value_dim": 512, "scale": 1.0, "splits": splits}, ())
+    launch = OP.launch_on(target, call)
+    return [dict(used.defines)["TILES"] for used in (launch, launch.when_resident) if used]
+
+
+def test_nvidia_gathers_a_tile_ahead_where_there_are_several():
+    assert tiles_in_memory(SM_90, 64, 2048) == tiles_in_memory(SM_90, 33, 2048) == [2, 1], "eight and five tiles"
+    assert tiles_in_memory(SM_90, 4, 2048) == tiles_in_memory(SM_90, 16, 2048) == [1], "one and two"
+    assert tiles_in_memory(GFX942, 64, 2048) == tiles_in_memory(GFX950, 64, 2048) == [1]
 
 
 def test_a_nan_in_a_chosen_slot_is_not_hidden():
