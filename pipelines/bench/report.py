@@ -9,7 +9,7 @@ from predecode.pipelines.manifest import Dispatch
 from predecode.pipelines.records import decode, encode
 
 FORMAT = "predecode bench 1"
-_WEIGHT = re.compile(r"^layers\.\d+\.(.+)\.(?:values|weight)$")
+_LAYER, _WEIGHT = re.compile(r"^layers\.\d+\."), re.compile(r"^(.+)\.(?:values|weight)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,9 @@ class DispatchGroup:
 
 def weight_of(dispatch: Dispatch) -> str:
     """The matrices that a dispatch reads, such as "attention.qkv_a"; empty for one that reads none."""
-    found = dict.fromkeys(m[1] for b in dispatch.bindings if (m := _WEIGHT.search(b.name)))
+    own = (_LAYER.sub("", binding.name) for binding in dispatch.bindings if _LAYER.match(binding.name))
+    of_entries = (name for binding in dispatch.bindings for name in binding.parts)
+    found = dict.fromkeys(match[1] for name in (*own, *of_entries) if (match := _WEIGHT.match(name)))
     return ", ".join(found)
 
 

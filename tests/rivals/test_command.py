@@ -103,6 +103,11 @@ def test_our_dispatch_is_found_by_op_and_weight():
     assert our_dispatch(run, gemm, "attention.q_b") == (None, "") == our_dispatch(None, gemm, "attention.q_b")
 
 
+def test_our_dispatch_is_found_in_a_chain():
+    run = _run(("moe_gate_up, group_quant, moe_down", "mlp.experts.gate_up, mlp.experts.down", 4e-5))
+    assert our_dispatch(run, "moe_down", "mlp.experts.down") == (4e-5, "moe_gate_up + group_quant")
+
+
 def test_tables_show_reasons_and_times():
     report = RivalsReport("glm-5.1", "8192", "a GPU", {"torch": "2.11"}, "method")
     report.layers = [LayerResult("slow", 4, (3e-4, 2e-4, 4e-4), 0.04), LayerResult("gone", 4, reason="not there")]

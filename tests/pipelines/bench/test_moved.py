@@ -6,6 +6,7 @@ import pytest
 
 from predecode.pipelines.bench.batch import Batch
 from predecode.pipelines.bench.moved import bytes_moved, expected_experts
+from predecode.pipelines.bench.report import weight_of
 from predecode.pipelines.manifest import Binding, Dispatch
 from tests.pipelines.small_artifact import ROW_COUNTS, manifest, step_entry
 
@@ -81,3 +82,11 @@ def test_experts_count_as_even_routing_uses_them():
     assert fused.expected and fused.total == moved.total - 50 + 60
     single = dispatch("moe_gate_up", Binding(EXPERTS, "read", 300))
     assert bytes_moved(model, Batch("1", (1,)), single).total == 300
+
+
+def test_weights_are_named_alike_alone_and_in_a_layers_entry():
+    alone = dispatch("moe_down", Binding(EXPERTS, "read", 80), Binding("embedding.weight", "read", 8))
+    assert weight_of(alone) == "mlp.experts.gate_up"
+    parts = {"mlp.experts.gate_up.values": 80, "mlp.experts.gate_up.scales": 4, "input_norm.weight": 2}
+    assert weight_of(dispatch("chain", Binding("layers.1", "read", 86, parts))) == "mlp.experts.gate_up, input_norm"
+    assert weight_of(dispatch("topk_slots", Binding("transient", "read", 8))) == ""
