@@ -72,4 +72,10 @@ def _families(libraries: Libraries, inputs: KernelInputs) -> dict[str, Callable[
         step, latent = inputs.steps[rows], config.kv_lora_rank
         yield attention_case(plain_caches(step), step, attention_heads, latent, topk, config.softmax_scale)
 
-    return dict(zip(FAMILIES, (dense, logits, chosen_tokens, attention, experts), strict=True))
+    return {
+        "DeepGEMM, experts": experts,
+        "DeepGEMM, dense": dense,
+        "DeepGEMM, scores": logits,
+        "FlashMLA": attention,
+        "SGLang, top-k": chosen_tokens,
+    }
