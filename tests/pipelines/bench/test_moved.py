@@ -88,5 +88,7 @@ def test_weights_are_named_alike_alone_and_in_a_layers_entry():
     alone = dispatch("moe_down", Binding(EXPERTS, "read", 80), Binding("embedding.weight", "read", 8))
     assert weight_of(alone) == "mlp.experts.gate_up"
     parts = {"mlp.experts.gate_up.values": 80, "mlp.experts.gate_up.scales": 4, "input_norm.weight": 2}
-    assert weight_of(dispatch("chain", Binding("layers.1", "read", 86, parts))) == "mlp.experts.gate_up, input_norm"
+    assert (
+        weight_of(dispatch("chain", Binding("layers.1", "read", 86, parts=parts))) == "mlp.experts.gate_up, input_norm"
+    )
     assert weight_of(dispatch("topk_slots", Binding("transient", "read", 8))) == ""
