@@ -19,6 +19,7 @@ MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 8, 24
 """Activation rows up to which such clusters are faster, measured on an H200: than those of warpgroups, and of a float
 weight that needs no split than none."""
 SPLIT_BANDS, LONGEST_SLICE = 4, 1792
+"""Of such a cluster: bands that share a read of the rows, and columns of a workgroup that are loaded at once."""
 SPLITS = (1, 2, 4, 8)
 FEWEST_AHEAD, FRAGMENTS_AHEAD = 2, 4
 FLOAT_STAGE = 256

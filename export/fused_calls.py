@@ -50,13 +50,16 @@ class FusedCalls(DispatchedCalls):
     @cached_property
     def results(self) -> list[ir.Value]:
         """Results that something outside reads, or that are written in place."""
-        own = [call.operation for call in self.calls]
         return [
             result
             for call in self.calls
             for i, result in enumerate(call.operation.results)
-            if i in call.op.in_place or any(use.owner.operation not in own for use in result.uses)
+            if i in call.op.in_place or any(use.owner.operation not in self._operations for use in result.uses)
         ]
+
+    @cached_property
+    def _operations(self) -> list[ir.Operation]:
+        return [call.operation for call in self.calls]
 
     @cached_property
     def _all_results(self) -> list[ir.Value]:
@@ -161,8 +164,7 @@ class FusedCalls(DispatchedCalls):
 
     def _is_awaited(self, call: TracedCall) -> bool:
         """Whether a call of a later phase reads a result of ``call``; one of the same phase cannot."""
-        own = [other.operation for other in self.calls]
-        return any(use.owner.operation in own for result in call.operation.results for use in result.uses)
+        return any(use.owner.operation in self._operations for result in call.operation.results for use in result.uses)
 
     def touched(self) -> dict[int, Touched]:
         """What all calls move of each operand and loaded entry, by binding."""
