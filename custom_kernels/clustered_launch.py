@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from predecode.custom_kernels.launch import Launch
-from predecode.custom_kernels.skinny_tile import FloatSplitTile, SplitTile
+from predecode.custom_kernels.skinny_tile import FloatSplitTile
 from predecode.custom_kernels.targets import RESIDENT_PER_UNIT
 from predecode.custom_kernels.warpgroup_tile import WarpgroupTile
 
 
 def in_clusters(
     launch: Launch,
-    split: SplitTile | FloatSplitTile | WarpgroupTile,
+    split: FloatSplitTile | WarpgroupTile,
     source: str,
     weight_units: int,
     rows: int,

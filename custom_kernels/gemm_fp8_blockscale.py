@@ -12,7 +12,7 @@ from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES, TILE, TILED_16X16
 from predecode.custom_kernels.op import Call, define_op
 from predecode.custom_kernels.quantize import dequantize_blocks, dequantize_groups
-from predecode.custom_kernels.skinny_tile import THREADS, block_scaled_tile, split_tile
+from predecode.custom_kernels.skinny_tile import THREADS, block_scaled_tile
 from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight, QuantizedActivation
 from predecode.custom_kernels.warpgroup_tile import pair_tile, warpgroup_tile
@@ -56,12 +56,10 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroup_size=(THREADS, 1, 1),
         defines=(("ROWS", rows), ("COLUMNS", columns), *tile.defines),
     )
-    pair = pair_tile(target, rows, bands, columns)
-    if not pair and (split := split_tile(target, rows, bands, columns)):
-        return in_clusters(launch, split, "gemm_fp8_blockscale_split.hip", bands, rows, columns)
-    if split := pair or warpgroup_tile(target, rows, bands, columns):
-        return in_clusters(launch, split, "gemm_fp8_blockscale_warpgroups.hip", bands, rows, columns)
-    return launch
+    split = pair_tile(target, rows, bands, columns) or warpgroup_tile(target, rows, bands, columns)
+    if split is None:
+        return launch
+    return in_clusters(launch, split, "gemm_fp8_blockscale_warpgroups.hip", bands, rows, columns)
 
 
 OP = define_op(

@@ -14,13 +14,17 @@ constexpr int WAVES = THREADS / WAVE_SIZE, BAND_WAVES = WAVES / BANDS;
 constexpr int GROUPS = COLUMNS / SPLIT / GROUP, TURNS = GROUPS / BAND_WAVES;
 static_assert(GROUP == WARPGROUP_COLUMNS);
 constexpr int BAND_BYTES = TILE * GROUP;  // of a group
-// Rows arrive in STAGES.
-constexpr int STAGE_TURNS = divide_up(TURNS, 4), STAGES = divide_up(TURNS, STAGE_TURNS);
+// Turns whose products are under way together: as many as there are registers for.
+constexpr int largest_divisor(int number, int most) { return number % most ? largest_divisor(number, most - 1) : most; }
+constexpr int MOST_TOGETHER = UNIT_ROWS > 16 ? 1 : UNIT_ROWS == 16 && AHEAD < TURNS ? 2 : 4;
+constexpr int TOGETHER = largest_divisor(TURNS, MOST_TOGETHER < AHEAD ? MOST_TOGETHER : AHEAD);
+// Rows arrive in two stages at most.
+constexpr int STAGE_TURNS = divide_up(TURNS, 2 * TOGETHER) * TOGETHER, STAGES = divide_up(TURNS, STAGE_TURNS);
 constexpr int STAGE_GROUPS = STAGE_TURNS * BAND_WAVES;
 // Groups of a wave's weights that are on their way while earlier workgroups still make the rows: enough to keep memory
 // busy. What these store and signal comes behind all that their compute unit has been promised.
 constexpr int UNDER_WAY = 2;
-static_assert(COLUMNS % (SPLIT * GROUP) == 0 && AHEAD <= TURNS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
+static_assert(COLUMNS % (SPLIT * GROUP) == 0 && TOGETHER <= AHEAD && AHEAD <= TURNS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
 static_assert(BANDS * BAND_WAVES == WAVES && BANDS % WARPGROUP_WAVES == 0 && TURNS * BAND_WAVES == GROUPS);
 
 constexpr int PARTS = UNIT_ROWS / PART_ROWS;
@@ -61,9 +65,7 @@ DEVICE void copy_rows(Shared &shared, const uint8 *values) {
 // The thread's copies of stage `stage` have arrived.
 DEVICE void await_stage(int stage) {
   if (stage == STAGES - 1) await_copies<0>();
-  else if (stage == STAGES - 2) await_copies<1>();
-  else if (stage == STAGES - 3) await_copies<2>();
-  else await_copies<3>();
+  else await_copies<1>();
 }
 
 DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const uint8 *values, const float *scales,
@@ -114,31 +116,41 @@ DEVICE void gemm_fp8_blockscale(EarlyWorkgroup workgroup, Shared &shared, const 
 
   WarpgroupSums<UNIT_ROWS> totals = {};
 #pragma unroll 1
-  for (int turn = 0; turn < TURNS; ++turn) {
+  for (int turn = 0; turn < TURNS; turn += TOGETHER) {
     if (turn % STAGE_TURNS == 0) {
       await_stage(turn / STAGE_TURNS);
       publish_to_engines();
       barrier();
       if (SPLIT > 1 && turn == JOIN_TURN) join_cluster(shared.sums, slice);
     }
-    int slot = turn % AHEAD, group = turn * BAND_WAVES + own_group;
-    wait_for(arrivals[slot], turn / AHEAD);
-    LeftRows left;
-    load_left_rows(shared.weights[slot][wave_id()], left);
-    WarpgroupSums<UNIT_ROWS> sums;
-    multiply_group(left, shared.rows[group], sums);
-    if (turn + AHEAD < TURNS) {
-      wave_barrier();
-      if (lane_id() == 0)
-        copy_in(shared.weights[slot][wave_id()], weights + (turn + AHEAD) * (BAND_WAVES * BAND_BYTES), arrivals[slot]);
+    LeftRows left[TOGETHER];
+    WarpgroupSums<UNIT_ROWS> sums[TOGETHER];
+#pragma unroll
+    for (int k = 0; k < TOGETHER; ++k) {
+      int slot = (turn + k) % AHEAD;
+      wait_for(arrivals[slot], (turn + k) / AHEAD);
+      load_left_rows(shared.weights[slot][wave_id()], left[k]);
+      start_group(left[k], shared.rows[(turn + k) * BAND_WAVES + own_group], sums[k]);
     }
+    finish_groups();
 #pragma unroll
-    for (int i = 0; i < UNIT_ROWS / 8; ++i) {
-      float2 scale = *(const float2 *)&shared.scales[group][8 * i + lane_id() % 4 * 2];
+    for (int k = 0; k < TOGETHER; ++k) {
+      pin(sums[k]);
+      int slot = (turn + k) % AHEAD, group = (turn + k) * BAND_WAVES + own_group;
+      if (turn + k + AHEAD < TURNS) {
+        wave_barrier();
+        if (lane_id() == 0)
+          copy_in(shared.weights[slot][wave_id()], weights + (turn + k + AHEAD) * (BAND_WAVES * BAND_BYTES),
+                  arrivals[slot]);
+      }
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
+      for (int i = 0; i < UNIT_ROWS / 8; ++i) {
+        float2 scale = *(const float2 *)&shared.scales[group][8 * i + lane_id() % 4 * 2];
 #pragma unroll
-        for (int j = 0; j < 2; ++j) totals[i][half][j] += scale[j] * sums[i][half][j];
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+          for (int j = 0; j < 2; ++j) totals[i][half][j] += scale[j] * sums[k][i][half][j];
+      }
     }
   }
   if constexpr (SPLIT > 1 && JOIN_TURN >= TURNS) {

@@ -24,6 +24,8 @@ from predecode.custom_kernels.values import LatentCache, QuantizedActivation
 
 LATENT_MULTIPLE = 8
 """The kernel reads eight columns at a time."""
+FEW_ROWS = 32
+"""Rows up to which workgroups of one row leave enough compute units to a product that loads its weights meanwhile."""
 
 
 def reference(
@@ -95,14 +97,15 @@ def _launch(target: Target, call: Call) -> Launch | None:
     # Rotated halves are exchanged between lanes of a wave, at a distance that is a power of two.
     if rope_dim not in (16, 32, 64, 128):
         return None
+    rows_each = 2 if target.starts_in_order and rows > FEW_ROWS else 1
     return Launch(
         source="latent_norms_and_cache.hip",
         symbol="latent_norms_and_cache",
         operands=operands,
         constants=(rows, *epsilons),
-        workgroups=(rows, 2, 1),
+        workgroups=(-(-rows // rows_each), 2, 1),
         workgroup_size=(THREADS, 1, 1),
-        defines=defines,
+        defines=(("ROWS_EACH", rows_each), *defines),
     )
 
 

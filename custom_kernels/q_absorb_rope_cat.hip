@@ -1,8 +1,8 @@
-// Attention query of 16 rows of one head: a workgroup makes COLUMNS latent columns, or all rotated ones (the last).
+// Attention query of 16 rows of one head: a workgroup makes COLUMNS latent columns, and some rows' rotated ones.
 //
 // Latent columns are products with the key half of kv_b, whose rows (the contracted dimension, NOPE of them) are read
 // once: the waves divide them in SLICES, and the slices' sums are added in order.
-// COLUMNS, LATENT, NOPE, ROPE_DIM and ROPE_HALVES are compile-time constants.
+// THREADS, COLUMNS, LATENT, NOPE, ROPE_DIM and ROPE_HALVES are compile-time constants.
 #include "bf16.h"
 #include "fp8.h"
 #include "half_matrix.h"
@@ -11,7 +11,6 @@
 #include "rope.h"
 #include "shares.h"
 
-constexpr int THREADS = 256;
 constexpr int WAVES_PER_SLICE = COLUMNS / WORD_COLUMNS;
 constexpr int SLICES = THREADS / WAVE_SIZE / WAVES_PER_SLICE;
 constexpr int STEPS = NOPE / HALF_COLUMNS;
@@ -20,7 +19,8 @@ constexpr int SLABS = LATENT / COLUMNS;
 constexpr int WIDTH = LATENT + ROPE_DIM;
 constexpr int ROPE_VECTOR = 8;
 constexpr int ROPE_LANES = ROPE_DIM / ROPE_VECTOR;
-static_assert(LATENT % COLUMNS == 0 && NOPE % HALF_COLUMNS == 0 && TILE * ROPE_LANES <= THREADS);
+constexpr int ROPE_ROWS = divide_up(TILE, SLABS);  // of a workgroup
+static_assert(LATENT % COLUMNS == 0 && NOPE % HALF_COLUMNS == 0 && ROPE_ROWS * ROPE_LANES <= THREADS);
 
 struct Shared {
   float sums[SLICES][TILE][COLUMNS + 4];  // four more, so that neighbouring rows meet no bank twice
@@ -38,65 +38,76 @@ DEVICE int64 head_of_row(const Head &head, int tile_row) {
   return int64(row < head.rows ? row : head.rows - 1) * head.heads + head.index;
 }
 
-DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const float *weight_scales,
-                   int first_weight_row, int first_column) {
-  constexpr int HEAD_DIM = NOPE + ROPE_DIM;
-  int wave = uniform_wave_id(), slice = wave / WAVES_PER_SLICE;
-  int wave_column = first_column + wave % WAVES_PER_SLICE * WORD_COLUMNS;
-
+// A lane's operands of its wave's slice.
+struct Operands {
   uint32 words[STEPS_PER_SLICE][4];
   HalfFragment query[STEPS_PER_SLICE];
   float scale[STEPS_PER_SLICE];
+};
+
+// The slice of the contracted dimension, and the columns among the workgroup's, that this wave takes.
+DEVICE int own_slice() { return uniform_wave_id() / WAVES_PER_SLICE; }
+DEVICE int own_column() { return uniform_wave_id() % WAVES_PER_SLICE * WORD_COLUMNS; }
+
+DEVICE Operands load_operands(const Head &head, const uint8 *weight, const float *weight_scales, int first_weight_row,
+                              int first_column) {
+  Operands operands;
+  int column = first_column + own_column();
 #pragma unroll
   for (int s = 0; s < STEPS_PER_SLICE; ++s) {
-    int step = slice * STEPS_PER_SLICE + s;
+    int step = own_slice() * STEPS_PER_SLICE + s;
     // Where a slice is shorter than others, a step that is not used is loaded in place of the missing one.
     if (past_some_end(SLICES, STEPS_PER_SLICE, STEPS, s) && step >= STEPS) step = 0;
     int first = step * HALF_COLUMNS, nope = first + fragment_tile() * HALF_COLUMNS_PER_LANE;
-    const uint8 *source = weight + int64(first_weight_row + nope) * LATENT + wave_column + lane_word() * 4;
+    const uint8 *source = weight + int64(first_weight_row + nope) * LATENT + column + lane_word() * 4;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) words[s][i] = *(const uint32 *)(source + i * LATENT);
+    for (int i = 0; i < 4; ++i) operands.words[s][i] = *(const uint32 *)(source + i * LATENT);
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part)
-      query[s].part[part] = *(const uint32x2 *)(head.q + head_of_row(head, fragment_row(part)) * HEAD_DIM + nope);
-    scale[s] = weight_scales[(first_weight_row + first) / GROUP * divide_up(LATENT, GROUP) + wave_column / GROUP];
+      operands.query[s].part[part] =
+          *(const uint32x2 *)(head.q + head_of_row(head, fragment_row(part)) * (NOPE + ROPE_DIM) + nope);
+    operands.scale[s] = weight_scales[(first_weight_row + first) / GROUP * divide_up(LATENT, GROUP) + column / GROUP];
   }
+  return operands;
+}
 
-  schedule_boundary();
-
+// Puts the products of the wave's slice in `shared`.
+DEVICE void multiply_slice(Shared &shared, const Operands &operands) {
   Accumulator sums[WORD_TILES];
 #pragma unroll
   for (int s = 0; s < STEPS_PER_SLICE; ++s) {
-    if (past_some_end(SLICES, STEPS_PER_SLICE, STEPS, s) && slice * STEPS_PER_SLICE + s >= STEPS) break;
+    if (past_some_end(SLICES, STEPS_PER_SLICE, STEPS, s) && own_slice() * STEPS_PER_SLICE + s >= STEPS) break;
     HalfFragment keys[WORD_TILES];
-    bf16_from_words(words[s], keys);
+    bf16_from_words(operands.words[s], keys);
 #pragma unroll
     for (int tile = 0; tile < WORD_TILES; ++tile) {
       Accumulator product;
 #pragma unroll
       for (int part = 0; part < FRAGMENT_PARTS; ++part)
-        multiply_part_bf16(query[s], keys[tile].part[part], product.element + part * PART_COLUMNS);
+        multiply_part_bf16(operands.query[s], keys[tile].part[part], product.element + part * PART_COLUMNS);
 #pragma unroll
       for (int c = 0; c < ACCUMULATOR_COLUMNS; ++c)
 #pragma unroll
         for (int r = 0; r < ACCUMULATOR_ROWS; ++r)
-          sums[tile].element[c][r] += product.element[c][r] * scale[s];
+          sums[tile].element[c][r] += product.element[c][r] * operands.scale[s];
     }
   }
 #pragma unroll
   for (int c = 0; c < PART_COLUMNS; ++c) {
-    int column = wave % WAVES_PER_SLICE * WORD_COLUMNS + word_column(0, accumulator_column(c));
+    int column = own_column() + word_column(0, accumulator_column(c));
 #pragma unroll
     for (int r = 0; r < ACCUMULATOR_ROWS; ++r) {
       float4 four;  // neighbouring columns, of a lane's word
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         four[i] = sums[i / FRAGMENT_PARTS].element[i % FRAGMENT_PARTS * PART_COLUMNS + c][r];
-      *(float4 *)&shared.sums[slice][accumulator_row(r)][column] = four;
+      *(float4 *)&shared.sums[own_slice()][accumulator_row(r)][column] = four;
     }
   }
-  barrier();
+}
 
+// Adds the slices' products up.
+DEVICE void store_absorbed(const Shared &shared, const Head &head, int first_column) {
   constexpr int VECTOR = 4, VECTORS = TILE * COLUMNS / VECTOR;
   static_assert(VECTORS % THREADS == 0);
 #pragma unroll
@@ -113,25 +124,47 @@ DEVICE void absorb(Shared &shared, const Head &head, const uint8 *weight, const 
   }
 }
 
-DEVICE void rotate_columns(const Head &head, const float *rope_table, const int64 *positions) {
-  int row = thread_id() / ROPE_LANES, dim = thread_id() % ROPE_LANES * ROPE_VECTOR;
-  int64 index = head_of_row(head, row);
-  const float *table_row = rope_table + positions[index / head.heads] * ROPE_DIM;
+// A lane's rotated columns of one row, and how they are turned.
+struct RopePart {
+  int row, dim;
+  int64 index;  // of the row among all heads of all rows
   float values[ROPE_VECTOR];
-  load_bf16x8(head.q + (index + 1) * (NOPE + ROPE_DIM) - ROPE_DIM + dim, values);
-  rotate<ROPE_HALVES>(values, dim, ROPE_DIM, table_row);
-  if (row >= TILE || head.first_row + row >= head.rows) return;
-  round_to_bf16(values);
-  *(uint32x2 *)(head.result + index * WIDTH + LATENT + dim) = {
-      to_fp8x4(values[0], values[1], values[2], values[3]), to_fp8x4(values[4], values[5], values[6], values[7])};
+  RopeColumns<ROPE_HALVES> rope;
+};
+
+// Of row `first` + i, with the i-th lanes.
+DEVICE RopePart load_rope_part(const Head &head, const float *rope_table, const int64 *positions, int first) {
+  RopePart part;
+  part.row = first + thread_id() / ROPE_LANES;
+  part.dim = thread_id() % ROPE_LANES * ROPE_VECTOR;
+  part.index = head_of_row(head, part.row);
+  load_bf16x8(head.q + (part.index + 1) * (NOPE + ROPE_DIM) - ROPE_DIM + part.dim, part.values);
+  part.rope = load_rope<ROPE_HALVES>(part.dim, ROPE_DIM, rope_table + positions[part.index / head.heads] * ROPE_DIM);
+  return part;
+}
+
+DEVICE void store_rope_part(const Head &head, RopePart &part) {
+  rotate(part.values, part.dim, ROPE_DIM, part.rope);
+  bool own = thread_id() / ROPE_LANES < ROPE_ROWS && part.row < TILE;
+  if (!own || head.first_row + part.row >= head.rows) return;
+  round_to_bf16(part.values);
+  *(uint32x2 *)(head.result + part.index * WIDTH + LATENT + part.dim) = {
+      to_fp8x4(part.values[0], part.values[1], part.values[2], part.values[3]),
+      to_fp8x4(part.values[4], part.values[5], part.values[6], part.values[7])};
 }
 
 DEVICE void q_absorb_rope_cat(Workgroup workgroup, Shared &shared, const bf16 *q, const uint8 *weight,
                               const float *weight_scales, const float *rope_table, const int64 *positions,
                               uint8 *result, int rows, int heads, int rows_per_head) {
   Head head = {q, result, rows, heads, workgroup.y, workgroup.z * TILE};
-  if (workgroup.x == SLABS)
-    rotate_columns(head, rope_table, positions);
-  else
-    absorb(shared, head, weight, weight_scales, workgroup.y * rows_per_head, workgroup.x * COLUMNS);
+  int first_column = workgroup.x * COLUMNS;
+  auto operands = load_operands(head, weight, weight_scales, workgroup.y * rows_per_head, first_column);
+  schedule_boundary();
+  multiply_slice(shared, operands);
+  // What is rotated arrives while the slices are added up.
+  auto part = load_rope_part(head, rope_table, positions, workgroup.x * ROPE_ROWS);
+  schedule_boundary();
+  barrier();
+  store_absorbed(shared, head, first_column);
+  store_rope_part(head, part);
 }

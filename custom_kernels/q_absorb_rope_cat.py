@@ -3,6 +3,8 @@
 Source: the query half of aiter `fused_qk_rope_cat_and_cache_mla`, with the product that makes its input.
 """
 
+from dataclasses import replace
+
 import torch
 
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
@@ -18,9 +20,12 @@ from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.values import BlockScaledWeight
 
 COLUMN_MULTIPLE = 64
-"""Latent columns of a workgroup, or half of them."""
+"""Latent columns of a workgroup of 256 threads."""
 FEW_ROWS = 32
-"""Rows up to which narrow workgroups are faster, measured on an H200: of more there are enough wide ones."""
+"""Rows up to which the indexer's scores do not wait for the query's workgroups, measured on an H200."""
+SELECTION_THREADS, SELECTION_COLUMNS, SELECTION_NOPE = 1024, 256, 192
+"""Threads of a workgroup of more rows on NVIDIA, as many as those of `topk_slots`, beside which it runs; its latent
+columns; and the most nope dimensions that it has registers for."""
 
 
 def reference(
@@ -69,16 +74,24 @@ def _launch(target: Target, call: Call) -> Launch | None:
     rotates = rope_dim in (16, 32, 64, 128)
     if latent % COLUMN_MULTIPLE or nope % ROW_STEP or rows_per_head % ROW_STEP or not rotates:
         return None
-    wide = rows > FEW_ROWS and latent % (2 * COLUMN_MULTIPLE) == 0
-    columns_each = 2 * COLUMN_MULTIPLE if wide else COLUMN_MULTIPLE
-    return Launch(
+    launch = Launch(
         source="q_absorb_rope_cat.hip",
         symbol="q_absorb_rope_cat",
         operands=operands,
         constants=(rows, heads, rows_per_head),
-        workgroups=(latent // columns_each + 1, heads, -(-rows // TILE)),
+        workgroups=(latent // COLUMN_MULTIPLE, heads, -(-rows // TILE)),
         workgroup_size=(THREADS, 1, 1),
-        defines=(("COLUMNS", columns_each), *defines),
+        defines=(("THREADS", THREADS), ("COLUMNS", COLUMN_MULTIPLE), *defines),
+    )
+    fits = latent % SELECTION_COLUMNS == 0 and nope <= SELECTION_NOPE
+    if target.device != "cuda" or rows <= FEW_ROWS or not fits:
+        return launch
+    return replace(
+        launch,
+        workgroups=(latent // SELECTION_COLUMNS, heads, -(-rows // TILE)),
+        workgroup_size=(SELECTION_THREADS, 1, 1),
+        defines=(("THREADS", SELECTION_THREADS), ("COLUMNS", SELECTION_COLUMNS), *defines),
+        when_resident=launch,
     )
 
 

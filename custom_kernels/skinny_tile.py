@@ -6,8 +6,8 @@ activation rows, in parts of as many as a quarter of a wave has lanes; its waves
 
 from dataclasses import dataclass
 
-from predecode.custom_kernels.layouts import GROUP, TILE
-from predecode.custom_kernels.targets import LARGEST_BODY_MEMORY, Target
+from predecode.custom_kernels.layouts import TILE
+from predecode.custom_kernels.targets import Target
 
 THREADS = 256
 FRAGMENT_BYTES = 64
@@ -15,13 +15,9 @@ FRAGMENT_BYTES = 64
 MOST_ROWS = 64
 """Activation rows of one workgroup."""
 MOST_BANDS = 4
-MOST_SPLIT_ROWS, MOST_FLOAT_SPLIT_ROWS = 8, 24
-"""Activation rows up to which such clusters are faster, measured on an H200: than those of warpgroups, and of a float
-weight that needs no split than none."""
-SPLIT_BANDS, LONGEST_SLICE = 4, 1792
-"""Of such a cluster: bands that share a read of the rows, and columns of a workgroup that are loaded at once."""
+MOST_FLOAT_SPLIT_ROWS = 24
+"""Activation rows up to which a float weight is faster in clusters even if of one workgroup, measured on an H200."""
 SPLITS = (1, 2, 4, 8)
-FEWEST_AHEAD, FRAGMENTS_AHEAD = 2, 4
 FLOAT_STAGE = 256
 FILLED = 0.9
 """Share of the compute units whose use matters more than how much each loads."""
@@ -64,50 +60,6 @@ class SkinnyTile:
 def part_rows(target: Target) -> int:
     """Activation rows of a part: the columns of the matrix unit's tile (PART_ROWS in matrix.h)."""
     return target.wave_size // 4
-
-
-@dataclass(frozen=True, slots=True)
-class SplitTile:
-    """What a cluster of ``split`` workgroups takes, each a slice of the columns: ``bands`` bands of 16 weight rows.
-
-    Each wave keeps the copies of ``ahead`` fragments of weights under way.
-    """
-
-    bands: int
-    split: int
-    ahead: int
-
-    def workgroups(self, bands: int) -> tuple[int, int, int]:
-        """The grid for ``bands`` bands in all."""
-        return -(-bands // self.bands) * self.split, 1, 1
-
-    @property
-    def defines(self) -> tuple[tuple[str, int], ...]:
-        """The constants that the kernel's source takes."""
-        return ("BANDS", self.bands), ("SPLIT", self.split), ("AHEAD", self.ahead)
-
-
-def split_tile(target: Target, rows: int, bands: int, columns: int) -> SplitTile | None:
-    """The tile of a product in clusters; arguments as of `block_scaled_tile`. None where others are faster.
-
-    Bands share a read of the rows. The fewest slices are taken that are short enough to load at once and use half of
-    the compute units, as another product often takes the rest; of a weight that fills the chip twice over, longer ones.
-    """
-    if target.device != "cuda" or rows > MOST_SPLIT_ROWS:
-        return None
-    tiles, groups = -(-bands // SPLIT_BANDS), columns // GROUP
-    aheads = {split: _ahead(target, rows, SPLIT_BANDS, groups // split) for split in SPLITS if groups % split == 0}
-    fitting = [split for split, ahead in aheads.items() if ahead]
-    if not fitting:
-        return None
-
-    def suits(split: int) -> bool:
-        filled = tiles * split / target.compute_units
-        return (filled > 0.45 and columns <= LONGEST_SLICE * split) or (filled > 1.9 and aheads[split] > FEWEST_AHEAD)
-
-    split = min(filter(suits, fitting), default=max(fitting))
-    # What needs no cluster is left to warpgroups.
-    return SplitTile(SPLIT_BANDS, split, aheads[split]) if split > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +124,6 @@ def float_split_tile(target: Target, rows: int, outputs: int, columns: int) -> F
     stage_bytes = 2 * (bands * TILE + block) * (FLOAT_STAGE + 8)
     ahead = min(-(-columns // split // FLOAT_STAGE), (room - sums) // stage_bytes)
     return FloatSplitTile(bands, block, blocks, split, FLOAT_STAGE, ahead)
-
-
-def _ahead(target: Target, rows: int, bands: int, groups: int) -> int:
-    """Fragments whose copies each wave can have under way beside a slice of ``groups`` groups; 0 if too few."""
-    waves = THREADS // target.wave_size
-    steps = groups * GROUP // FRAGMENT_BYTES * bands // waves
-    scales = 4 * groups * (-(-rows // part_rows(target)) * part_rows(target) + bands)
-    room = LARGEST_BODY_MEMORY - rows * (groups * GROUP + 16) - scales
-    ahead = min(steps, FRAGMENTS_AHEAD, room // (waves * TILE * FRAGMENT_BYTES))
-    return ahead if ahead >= min(steps, FEWEST_AHEAD) else 0
 
 
 def block_scaled_tile(target: Target, rows: int, bands: int, columns: int) -> SkinnyTile:

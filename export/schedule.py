@@ -72,9 +72,24 @@ def levels(calls: Sequence[ScheduledCall]) -> list[int]:
     return result
 
 
+def joined_levels(calls: Sequence[ScheduledCall]) -> list[int]:
+    """Level of each call; one that shares its level with none of its shape is put off to the first where it does.
+
+    That must be before the levels of those that read it.
+    """
+    level_of = levels(calls)
+    for i, call in enumerate(calls):
+        alike = {level_of[j] for j, other in enumerate(calls) if j != i and other.shape == call.shape}
+        read = min((level_of[j] for j, reader in enumerate(calls) if i in reader.sources), default=0)
+        later = [level for level in alike if level_of[i] < level < read]
+        if later and level_of[i] not in alike:
+            level_of[i] = min(later)
+    return level_of
+
+
 def dispatches(calls: Sequence[ScheduledCall], schedule: Schedule) -> list[tuple[int, ...]]:
     """The calls of each dispatch, as indices in program order; dispatches by level, then by first call."""
-    level_of = levels(calls)
+    level_of = levels(calls) if schedule is Schedule.SERIAL else joined_levels(calls)
     groups: list[list[int]] = []
     for index in sorted(range(len(calls)), key=lambda i: (level_of[i], i)):
         for group in groups:
@@ -108,7 +123,7 @@ def chained(calls: Sequence[ScheduledCall], resident: int) -> list[tuple[tuple[i
     So do few workgroups that do not. ``resident`` is how many workgroups a device holds at once; 0 where they do not
     start in the order of their indices, so that none may wait.
     """
-    level_of = levels(calls)
+    level_of = joined_levels(calls)
     by_level: dict[int, list[tuple[int, ...]]] = {}
     for group in dispatches(calls, Schedule.OVERLAP):
         by_level.setdefault(level_of[group[0]], []).append(group)

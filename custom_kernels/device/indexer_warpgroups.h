@@ -90,10 +90,16 @@ DEVICE void score_share(const IndexerInputs &in, IndexerWorkgroup workgroup,
     if (page % WAVE_SIZE == lane_id())
       copy_in(ring.slots[i % SLOTS], in.cache + slot_offset(number, INDEXER_PAGE_BYTES), ring.arrivals[i % SLOTS]);
   };
-  if (wave == 0)
+  // One page is enough while the queries are still made: what is signalled to this unit waits behind the pages, too.
+  constexpr int EARLY = 1;
+  auto order_pages = [&](int first, int end) INLINE {
 #pragma unroll
-    for (int i = 0; i < SLOTS; ++i) order_page(i);
+    for (int i = first; i < end; ++i)
+      if (wave == 0) order_page(i);
+  };
+  order_pages(0, EARLY);
   workgroup.await_inputs();
+  order_pages(EARLY, SLOTS);
 
   // A row's query and weights are loaded while the row before is multiplied.
   RightCodes<HEADS, THREADS> next_query;

@@ -10,11 +10,6 @@ DEVICE void copy_16_bytes(SharedAddress target, const void *source) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
 }
 
-// The same for what other workgroups of the compute unit read too.
-DEVICE void copy_16_shared_bytes(SharedAddress target, const void *source) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
-}
-
 // The thread's copies since the last call become a group, perhaps an empty one.
 DEVICE void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

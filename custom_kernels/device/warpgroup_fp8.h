@@ -16,8 +16,8 @@ template <int ROWS> struct alignas(1024) RowsGroup {
   __attribute__((device, always_inline)) uint32x4 &piece(int row, int tile) { return rows[row][tile ^ row % 8]; }
 };
 
-// sums = products over one group, 64 x 128 by N x 128. All in one statement: between the instructions nobody else may
-// touch the sums. A step takes two column tiles. The unit is told, in units of 16 bytes, where the group lies, how far
+// sums = products over one group, 64 x 128 by N x 128, which may be read after `finish_groups` and `pin`. A step takes
+// two column tiles. The unit is told, in units of 16 bytes, where the group lies, how far
 // the next eight rows are, and that pieces are exchanged in 128 bytes.
 #define SUMS_OF(i) "=&f"(sums[i][0][0]), "=&f"(sums[i][0][1]), "=&f"(sums[i][1][0]), "=&f"(sums[i][1][1])
 #define MULTIPLY_TILES(N, NAMES, STEP, ADD)                                                                           \
@@ -28,13 +28,13 @@ template <int ROWS> struct alignas(1024) RowsGroup {
   [a##STEP] "r"(left[2 * STEP][0]), [b##STEP] "r"(left[2 * STEP][1]), [c##STEP] "r"(left[2 * STEP + 1][0]),           \
       [d##STEP] "r"(left[2 * STEP + 1][1])
 #define DEFINE_MULTIPLY_GROUP(N, NAMES, ...)                                                                          \
-  DEVICE void multiply_group(const LeftRows &left, const RowsGroup<N> &rows, WarpgroupSums<N> &sums) {                \
+  DEVICE void start_group(const LeftRows &left, const RowsGroup<N> &rows, WarpgroupSums<N> &sums) {                \
     uint64 pieces = place_for_engines(&rows) | uint64(1) << 16 | uint64(64) << 32 | uint64(1) << 62;                  \
     asm volatile(                                                                                                     \
         "{ .reg .pred add, begin; .reg .b64 right; setp.ne.b32 begin, 0, 0; setp.eq.b32 add, 0, 0;\n\t"               \
         "mov.b64 right, %[pieces];\n\twgmma.fence.sync.aligned;\n\t" MULTIPLY_TILES(N, NAMES, 0, "begin") NEXT_TILES  \
         MULTIPLY_TILES(N, NAMES, 1, "add") NEXT_TILES MULTIPLY_TILES(N, NAMES, 2, "add") NEXT_TILES                   \
-        MULTIPLY_TILES(N, NAMES, 3, "add") "wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0; }"   \
+        MULTIPLY_TILES(N, NAMES, 3, "add") "wgmma.commit_group.sync.aligned; }"                                        \
         : __VA_ARGS__                                                                                                 \
         : WORDS_OF(0), WORDS_OF(1), WORDS_OF(2), WORDS_OF(3), [pieces] "l"(pieces), [step] "n"(2)                     \
         : "memory");                                                                                                  \
@@ -50,4 +50,17 @@ DEFINE_MULTIPLY_GROUP(64, FIRST_SUMS_64, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUM
 #undef NEXT_TILES
 #undef WORDS_OF
 #undef DEFINE_MULTIPLY_GROUP
+
+// All groups that have been started are multiplied.
+DEVICE void finish_groups() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+
+// The sums are read only now.
+template <int N> DEVICE void pin(float (&sums)[N][2][2]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) asm volatile("" : "+f"(sums[i][half][j]));
+}
 #endif

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from predecode.custom_kernels import topk_slots
+from predecode.custom_kernels.composition import Composition, Part
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ELEMENT_FORMATS
+from predecode.custom_kernels.launch_check import check_launch
 from predecode.custom_kernels.layouts import ROW_MAJOR, TILED_16X16, LayoutError
+from predecode.custom_kernels.op import Call
 from predecode.custom_kernels.q_absorb_rope_cat import OP, q_absorb_rope_cat
+from predecode.custom_kernels.targets import GFX942, SM_90, Target
+from predecode.custom_kernels.toolchain import Toolchain
 from predecode.custom_kernels.values import BlockScaledWeight
 from tests.custom_kernels.cases.case import mismatch
 from tests.custom_kernels.cases.kv_b import dequantized_row
@@ -96,3 +102,32 @@ def test_wrapper_refuses_other_layouts_and_shapes():
         q_absorb_rope_cat(q, weight, table, positions, "neox")
     with pytest.raises(ValueError, match="positions"):
         q_absorb_rope_cat(q, weight, table, positions.int(), layout)
+
+
+def launch_of(target: Target, rows: int, heads: int, nope: int, rope: int = 64, layout: str = "interleaved"):
+    """The launch for a latent of 512 columns."""
+    arguments = {
+        "q": torch.empty(rows, heads * (nope + rope), dtype=torch.bfloat16, device="meta"),
+        "weight": torch.empty(heads, nope + 64, 512, dtype=target.element_format.dtype, device="meta"),
+        "rope_table": torch.empty(64, rope, device="meta"),
+        "rope_layout": layout,
+    }
+    return OP.launch_on(target, Call(arguments, ()))
+
+
+def test_many_rows_run_beside_the_selection_on_nvidia():
+    threads = [launch_of(SM_90, rows, 8, 192).workgroup_size[0] for rows in (1, 32, 33, 64)]
+    assert threads == [256, 256, topk_slots.THREADS, topk_slots.THREADS]
+    assert launch_of(SM_90, 64, 8, 256).workgroup_size == launch_of(GFX942, 64, 8, 192).workgroup_size == (256, 1, 1)
+    resident = launch_of(SM_90, 64, 8, 192).when_resident
+    assert resident.workgroup_size == (256, 1, 1) and resident.workgroups == (8, 8, 4)
+
+
+@pytest.mark.parametrize("shape", [(8, 192), (16, 128), (64, 192), (8, 192, 64, "halves"), (3, 64, 128, "halves")])
+@pytest.mark.parametrize("rows", [33, 64, 100])
+def test_beside_the_selection_registers_suffice(rows, shape):
+    absorb = launch_of(SM_90, rows, *shape)
+    logits = {"logits": torch.empty(rows, 8192, device="meta"), "topk": 2048}
+    select = topk_slots.OP.launch_on(SM_90, Call(logits, ()))
+    together = Composition(((Part(select, (0, 1, 2, 3)), Part(absorb, (4, 5, 6, 7, 8, 9))),), 10)
+    check_launch(Toolchain().build(together, SM_90), together, SM_90)

@@ -10,14 +10,12 @@ from predecode.custom_kernels.composition import Composition
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.launch_check import check_launch
 from predecode.custom_kernels.op import OPS, Call
-from predecode.custom_kernels.ptx_entry import GIVEN_SHARED_MEMORY
 from predecode.custom_kernels.skinny_tile import (
     SkinnyTile,
     block_scaled_tile,
     float_split_tile,
     float_tile,
     part_rows,
-    split_tile,
 )
 from predecode.custom_kernels.targets import GFX942, GFX950, SM_90
 from predecode.custom_kernels.toolchain import Toolchain
@@ -60,23 +58,6 @@ def check(tile: SkinnyTile, target, rows: int, outputs: int, row_bytes: int):
     assert target.wave_size == 64 or waves * tile.rows_ahead * 32 * 16 <= target.shared_memory
 
 
-@given(st.integers(1, 40), st.integers(1, 2000), st.integers(1, 160))
-def test_split_tiles(rows, bands, groups):
-    tile = split_tile(SM_90, rows, bands, 128 * groups)
-    assert split_tile(GFX942, rows, bands, 128 * groups) is None and (tile is None or rows <= 8)
-    if tile is None:
-        return
-    x, _, _ = tile.workgroups(bands)
-    assert (x // tile.split - 1) * tile.bands < bands <= x // tile.split * tile.bands and x % tile.split == 0
-    # What the kernel asks for: whole groups, whole fragments for each of a band's waves, memory.
-    assert groups % tile.split == 0 and 8 % tile.bands == 0 and 2 <= tile.split <= 8
-    slice_columns, band_waves, padded = 128 * groups // tile.split, 8 // tile.bands, -(-rows // 8) * 8
-    assert slice_columns % (64 * band_waves) == 0
-    assert 1 <= tile.ahead <= slice_columns // (64 * band_waves)
-    scales = 4 * slice_columns // 128 * (padded + tile.bands)
-    assert 8 * tile.ahead * 1024 + rows * (slice_columns + 16) + scales <= GIVEN_SHARED_MEMORY
-
-
 @given(st.integers(1, 70), st.integers(1, 30000), st.integers(1, 300))
 def test_float_split_tiles(rows, outputs, fragments):
     tile = float_split_tile(SM_90, rows, outputs, 32 * fragments)
@@ -105,10 +86,10 @@ def test_glm_shapes_on_the_h200():
     assert block_scaled_tile(SM_90, 64, 164, 6144).workgroups(SM_90, 64, 2624) == (82, 1, 1)
     assert float_tile(SM_90, 4, 256, 6144).workgroups(SM_90, 4, 256) == (64, 1, 1)
     # In clusters a workgroup or two for every compute unit, two products of one dispatch together.
-    assert split_tile(SM_90, 4, 164, 6144).workgroups(164) == (164, 1, 1)
-    assert warpgroup_tile(SM_90, 16, 164, 6144).workgroups(164) == (168, 1, 1)
-    assert split_tile(SM_90, 4, 128, 2048).workgroups(128) == (64, 1, 1)
-    assert split_tile(SM_90, 4, 256, 2048).workgroups(256) == (128, 1, 1)
+    for rows in (4, 16):
+        assert warpgroup_tile(SM_90, rows, 164, 6144).workgroups(164) == (168, 1, 1)
+        assert warpgroup_tile(SM_90, rows, 128, 2048).workgroups(128) == (64, 1, 1)
+        assert warpgroup_tile(SM_90, rows, 256, 2048).workgroups(256) == (128, 1, 1)
     assert float_split_tile(SM_90, 4, 256, 6144).workgroups(256) == (128, 1, 1)
 
 

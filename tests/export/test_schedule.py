@@ -18,7 +18,7 @@ from predecode.custom_kernels.targets import CPU, GFX942, Target
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.compile import compile_module
 from predecode.export.inject import inject
-from predecode.export.schedule import Fusion, Schedule, ScheduledCall, dispatches, fused, levels
+from predecode.export.schedule import Fusion, Schedule, ScheduledCall, dispatches, fused, joined_levels, levels
 from predecode.export.schedule import chained as chained_on
 from predecode.export.tensors import to_numpy
 from predecode.export.trace import Program, trace
@@ -54,12 +54,37 @@ def test_workgroups_of_other_sizes_stay_apart():
         assert dispatches(apart, schedule) == [(0,), (1, 3), (2,)]
 
 
+# 0 -> 1 and 2 -> 3 -> 4, which reads all three.
+LARGE_BESIDE_SMALL = ([], [0], [0], [2], [1, 2, 3])
+
+
+def test_a_call_that_could_share_no_dispatch_waits_for_one_that_it_can():
+    late = calls(*LARGE_BESIDE_SMALL, shapes=[256, 1024, 256, 1024, 256])
+    assert dispatches(late, Schedule.OVERLAP) == [(0,), (2,), (1, 3), (4,)]
+    assert dispatches(late, Schedule.SERIAL) == [(0,), (1,), (2,), (3,), (4,)]
+
+
+@pytest.mark.parametrize(
+    ("sources", "shapes"),
+    [
+        (LARGE_BESIDE_SMALL, [256, 1024, 256, 512, 256]),  # none of its threads comes later
+        (LARGE_BESIDE_SMALL, [1024, 256, 256, 1024, 256]),  # what it would wait for reads it
+        (([], [0], [0], [1, 2], [3]), [256, 1024, 256, 256, 1024]),  # needed before
+        (([], [0], [0], [2], [1, 2, 3], [0]), [256, 1024, 256, 1024, 256, 1024]),  # not alone at its level
+    ],
+)
+def test_other_calls_do_not_wait(sources, shapes):
+    late = calls(*sources, shapes=shapes)
+    assert joined_levels(late) == levels(late)
+
+
 @pytest.mark.parametrize("schedule", Schedule)
 def test_no_call_comes_before_its_sources(schedule):
     torch.manual_seed(5)
     for _ in range(50):
         sources = [[j for j in range(i) if torch.rand(()) < 0.3] for i in range(int(torch.randint(1, 12, ())))]
-        order = dispatches(calls(*sources), schedule)
+        shapes = [(256, 1024)[int(torch.rand(()) < 0.3)] for _ in sources]
+        order = dispatches(calls(*sources, shapes=shapes), schedule)
         place = {call: at for at, group in enumerate(order) for call in group}
         assert sorted(place) == list(range(len(sources)))
         assert all(place[source] < place[call] for call, of in enumerate(sources) for source in of)

@@ -20,6 +20,8 @@ SIZES = (
     ("64 rows, more columns than are under way", 64, 144, 2048),
     ("65 rows", 65, 32, 256),
     ("more groups than waves", 5, 144, 1152),
+    ("4 rows, more columns than are under way", 4, 144, 8064),
+    ("9 rows, more columns than are under way", 9, 144, 4224),
     ("GLM-5.1 indexer wk", 2, 128, 6144),
     ("GLM-5.1 rank q_b", 4, 2048, 2048),
     ("9 rows, outputs that fill a chip", 9, 4240, 1024),

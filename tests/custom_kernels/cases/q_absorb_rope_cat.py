@@ -42,6 +42,11 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("16 rotated", 17, 1, 32, 64, 64, rope=16),
         case("63 rows", 63, 2, 64, 64, 64),
         case("65 rows", 65, 2, 64, 64, 128),
+        # As many threads as a selection on NVIDIA.
+        case("32 rows of 256 latent columns", 32, 2, 48, 48, 256),
+        case("33 rows of 256 latent columns", 33, 2, 48, 48, 256),
+        case("33 rows of 256 latent columns, halves, 128 rotated", 33, 1, 16, 16, 256, rope=128, layout="halves"),
+        case("65 rows of 512 latent columns", 65, 2, 64, 64, 512),
         # No GPU kernel takes these two: their compiled reference is what runs there.
         case("72 latent columns", 3, 2, 40, 24, 72),
         case("72 latent columns, halves", 3, 2, 40, 24, 72, layout="halves"),
