@@ -32,10 +32,15 @@ struct Head {
   int rows, heads, index, first_row;
 };
 
-// Where the head of row `tile_row` of 16 lies among all heads of all rows; rows past the end repeat the last one.
-DEVICE int64 head_of_row(const Head &head, int tile_row) {
+// Row `tile_row` of 16 among all; rows past the end repeat the last one.
+DEVICE int row_at(const Head &head, int tile_row) {
   int row = head.first_row + tile_row;
-  return int64(row < head.rows ? row : head.rows - 1) * head.heads + head.index;
+  return row < head.rows ? row : head.rows - 1;
+}
+
+// Where its head lies among all heads of all rows.
+DEVICE int64 head_of_row(const Head &head, int tile_row) {
+  return int64(row_at(head, tile_row)) * head.heads + head.index;
 }
 
 // A lane's operands of its wave's slice.
@@ -124,31 +129,29 @@ DEVICE void store_absorbed(const Shared &shared, const Head &head, int first_col
   }
 }
 
-// A lane's rotated columns of one row, and how they are turned.
+// The row of 16 of which this lane has rotated columns, and the first of these.
+DEVICE int rope_row(int workgroup) { return workgroup * ROPE_ROWS + thread_id() / ROPE_LANES; }
+DEVICE int rope_dim() { return thread_id() % ROPE_LANES * ROPE_VECTOR; }
+
+// The lane's rotated columns, and how they are turned.
 struct RopePart {
-  int row, dim;
-  int64 index;  // of the row among all heads of all rows
   float values[ROPE_VECTOR];
   RopeColumns<ROPE_HALVES> rope;
 };
 
-// Of row `first` + i, with the i-th lanes.
-DEVICE RopePart load_rope_part(const Head &head, const float *rope_table, const int64 *positions, int first) {
+DEVICE RopePart load_rope_part(const Head &head, int row, const float *table_row) {
   RopePart part;
-  part.row = first + thread_id() / ROPE_LANES;
-  part.dim = thread_id() % ROPE_LANES * ROPE_VECTOR;
-  part.index = head_of_row(head, part.row);
-  load_bf16x8(head.q + (part.index + 1) * (NOPE + ROPE_DIM) - ROPE_DIM + part.dim, part.values);
-  part.rope = load_rope<ROPE_HALVES>(part.dim, ROPE_DIM, rope_table + positions[part.index / head.heads] * ROPE_DIM);
+  load_bf16x8(head.q + (head_of_row(head, row) + 1) * (NOPE + ROPE_DIM) - ROPE_DIM + rope_dim(), part.values);
+  part.rope = load_rope<ROPE_HALVES>(rope_dim(), ROPE_DIM, table_row);
   return part;
 }
 
-DEVICE void store_rope_part(const Head &head, RopePart &part) {
-  rotate(part.values, part.dim, ROPE_DIM, part.rope);
-  bool own = thread_id() / ROPE_LANES < ROPE_ROWS && part.row < TILE;
-  if (!own || head.first_row + part.row >= head.rows) return;
+DEVICE void store_rope_part(const Head &head, int row, RopePart &part) {
+  rotate(part.values, rope_dim(), ROPE_DIM, part.rope);
+  bool own = thread_id() / ROPE_LANES < ROPE_ROWS && row < TILE;
+  if (!own || head.first_row + row >= head.rows) return;
   round_to_bf16(part.values);
-  *(uint32x2 *)(head.result + part.index * WIDTH + LATENT + part.dim) = {
+  *(uint32x2 *)(head.result + head_of_row(head, row) * WIDTH + LATENT + rope_dim()) = {
       to_fp8x4(part.values[0], part.values[1], part.values[2], part.values[3]),
       to_fp8x4(part.values[4], part.values[5], part.values[6], part.values[7])};
 }
@@ -157,14 +160,16 @@ DEVICE void q_absorb_rope_cat(Workgroup workgroup, Shared &shared, const bf16 *q
                               const float *weight_scales, const float *rope_table, const int64 *positions,
                               uint8 *result, int rows, int heads, int rows_per_head) {
   Head head = {q, result, rows, heads, workgroup.y, workgroup.z * TILE};
-  int first_column = workgroup.x * COLUMNS;
+  int first_column = workgroup.x * COLUMNS, row = rope_row(workgroup.x);
+  // The table's row waits for it.
+  int64 position = positions[row_at(head, row)];
   auto operands = load_operands(head, weight, weight_scales, workgroup.y * rows_per_head, first_column);
   schedule_boundary();
   multiply_slice(shared, operands);
   // What is rotated arrives while the slices are added up.
-  auto part = load_rope_part(head, rope_table, positions, workgroup.x * ROPE_ROWS);
+  auto part = load_rope_part(head, row, rope_table + position * ROPE_DIM);
   schedule_boundary();
   barrier();
   store_absorbed(shared, head, first_column);
-  store_rope_part(head, part);
+  store_rope_part(head, row, part);
 }

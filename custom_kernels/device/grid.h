@@ -61,6 +61,17 @@ DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
 }
 #endif
 
+// Adds `value` to `word`, after all that the threads which came here before wrote.
+DEVICE void add_release(uint32 *word, uint32 value) {
+#if defined(__AMDGCN__)
+  release_to_device();
+  add_relaxed(word, value);
+#else
+  // Not a fence, which would also make the unit's cache forget what it holds.
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+#endif
+}
+
 // Returns when `word` has become `value`; later reads see what those released who wrote it.
 DEVICE void wait_for_value(const uint32 *word, uint32 value) {
 #if defined(__AMDGCN__)
@@ -110,10 +121,7 @@ struct EarlierPhase {
 DEVICE void arrive(Arrivals *arrivals) {
   finish_stores();
   barrier();
-  if (thread_id() == 0) {
-    release_to_device();
-    add_relaxed(&arrivals->arrived, 1);
-  }
+  if (thread_id() == 0) add_release(&arrivals->arrived, 1);
 }
 
 // `EarlierPhase::leave` does nothing with it.
