@@ -14,8 +14,8 @@ constexpr int WAVES = THREADS / WAVE_SIZE, BAND_WAVES = WAVES / BANDS;
 constexpr int GROUPS = COLUMNS / SPLIT / GROUP, TURNS = GROUPS / BAND_WAVES;
 static_assert(GROUP == WARPGROUP_COLUMNS);
 constexpr int BAND_BYTES = TILE * GROUP;  // of a group
-// Turns whose products are under way together: as many as there are registers for.
 constexpr int largest_divisor(int number, int most) { return number % most ? largest_divisor(number, most - 1) : most; }
+// Turns whose products are under way together: as many as there are registers for.
 constexpr int MOST_TOGETHER = UNIT_ROWS > 16 ? 1 : UNIT_ROWS == 16 && AHEAD < TURNS ? 2 : 4;
 constexpr int TOGETHER = largest_divisor(TURNS, MOST_TOGETHER < AHEAD ? MOST_TOGETHER : AHEAD);
 // Rows arrive in two stages at most.
@@ -24,7 +24,8 @@ constexpr int STAGE_GROUPS = STAGE_TURNS * BAND_WAVES;
 // Groups of a wave's weights that are on their way while earlier workgroups still make the rows: enough to keep memory
 // busy. What these store and signal comes behind all that their compute unit has been promised.
 constexpr int UNDER_WAY = 2;
-static_assert(COLUMNS % (SPLIT * GROUP) == 0 && TOGETHER <= AHEAD && AHEAD <= TURNS && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
+static_assert(COLUMNS % (SPLIT * GROUP) == 0 && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
+static_assert(TOGETHER <= AHEAD && AHEAD <= TURNS);  // who waits for a group has ordered it
 static_assert(BANDS * BAND_WAVES == WAVES && BANDS % WARPGROUP_WAVES == 0 && TURNS * BAND_WAVES == GROUPS);
 
 constexpr int PARTS = UNIT_ROWS / PART_ROWS;

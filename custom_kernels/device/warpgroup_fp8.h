@@ -16,9 +16,9 @@ template <int ROWS> struct alignas(1024) RowsGroup {
   __attribute__((device, always_inline)) uint32x4 &piece(int row, int tile) { return rows[row][tile ^ row % 8]; }
 };
 
-// sums = products over one group, 64 x 128 by N x 128, which may be read after `finish_groups` and `pin`. A step takes
-// two column tiles. The unit is told, in units of 16 bytes, where the group lies, how far
-// the next eight rows are, and that pieces are exchanged in 128 bytes.
+// sums = products over one group, 64 x 128 by N x 128; they may be read after `finish_groups` and `pin`. A step takes two
+// column tiles. The unit is told, in units of 16 bytes, where the group lies, how far the next eight rows are, and that
+// pieces are exchanged in 128 bytes.
 #define SUMS_OF(i) "=&f"(sums[i][0][0]), "=&f"(sums[i][0][1]), "=&f"(sums[i][1][0]), "=&f"(sums[i][1][1])
 #define MULTIPLY_TILES(N, NAMES, STEP, ADD)                                                                           \
   "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" NAMES "}, {%[a" #STEP "], %[b" #STEP "], %[c" #STEP    \
@@ -28,13 +28,13 @@ template <int ROWS> struct alignas(1024) RowsGroup {
   [a##STEP] "r"(left[2 * STEP][0]), [b##STEP] "r"(left[2 * STEP][1]), [c##STEP] "r"(left[2 * STEP + 1][0]),           \
       [d##STEP] "r"(left[2 * STEP + 1][1])
 #define DEFINE_MULTIPLY_GROUP(N, NAMES, ...)                                                                          \
-  DEVICE void start_group(const LeftRows &left, const RowsGroup<N> &rows, WarpgroupSums<N> &sums) {                \
+  DEVICE void start_group(const LeftRows &left, const RowsGroup<N> &rows, WarpgroupSums<N> &sums) {                   \
     uint64 pieces = place_for_engines(&rows) | uint64(1) << 16 | uint64(64) << 32 | uint64(1) << 62;                  \
     asm volatile(                                                                                                     \
         "{ .reg .pred add, begin; .reg .b64 right; setp.ne.b32 begin, 0, 0; setp.eq.b32 add, 0, 0;\n\t"               \
         "mov.b64 right, %[pieces];\n\twgmma.fence.sync.aligned;\n\t" MULTIPLY_TILES(N, NAMES, 0, "begin") NEXT_TILES  \
         MULTIPLY_TILES(N, NAMES, 1, "add") NEXT_TILES MULTIPLY_TILES(N, NAMES, 2, "add") NEXT_TILES                   \
-        MULTIPLY_TILES(N, NAMES, 3, "add") "wgmma.commit_group.sync.aligned; }"                                        \
+        MULTIPLY_TILES(N, NAMES, 3, "add") "wgmma.commit_group.sync.aligned; }"                                       \
         : __VA_ARGS__                                                                                                 \
         : WORDS_OF(0), WORDS_OF(1), WORDS_OF(2), WORDS_OF(3), [pieces] "l"(pieces), [step] "n"(2)                     \
         : "memory");                                                                                                  \
