@@ -22,7 +22,7 @@ from predecode.export.model.segments import Segment, build_segments
 from predecode.export.model.tensor_spec import Geometry, TensorSpec
 from predecode.export.models import ModelSource, find_model
 from predecode.export.options import ExportOptions
-from predecode.export.schedule import Fusion, Schedule
+from predecode.export.schedule import Fusion
 from predecode.export.shard import Shard
 from predecode.export.trace import PARAMETER_SCOPE, Program, trace
 from predecode.export.transients import Transients
@@ -96,7 +96,7 @@ def _compile(
     done = iter(range(len(programs)))
     traced = trace(programs, target, lambda name: progress("tracing", next(done), len(programs)))
     progress("building kernels", 0, 1)
-    injection = inject(traced, target, toolchain, Schedule(options.schedule), Fusion(options.fuse), spans)
+    injection = inject(traced, target, toolchain, options.dispatch_schedule, Fusion(options.fuse), spans)
     progress("compiling", 0, 1)
     return injection, compile_module(traced, injection.kernels, target, toolchain, Transients.PASSED)
 
@@ -184,7 +184,7 @@ def _manifest(
             tensor_parallel=options.tensor_parallel,
             rank=options.rank,
             reduce=options.reduction,
-            schedule=options.schedule,
+            schedule=options.dispatch_schedule.value,
             fuse=options.fuse,
             seed=model.seed,
         ),

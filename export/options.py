@@ -21,7 +21,8 @@ class ExportOptions:
     ``model`` is a checkpoint folder or a preset's name. ``layers`` None exports the whole decode step.
     ``rows`` are the row counts to compile entry points for. ``max_context`` None means `DEFAULT_CONTEXT` tokens, or
     all the positions of a model that has fewer. ``reduce`` None means "external" when there are
-    several ranks. ``schedule`` and ``fuse`` are how op calls share dispatches (see `Schedule` and `Fusion`).
+    several ranks. ``schedule`` and ``fuse`` are how op calls share dispatches (see `Schedule` and `Fusion`); None means
+    "serial" where nothing is fused, else "overlap", since fused calls of a level always run side by side.
     ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
     """
 
@@ -35,7 +36,7 @@ class ExportOptions:
     rank: int = 0
     reduce: str | None = None
     seed: int = 0
-    schedule: str = Schedule.SERIAL.value
+    schedule: str | None = None
     fuse: str = Fusion.NONE.value
     clang: Path | None = None
 
@@ -50,10 +51,15 @@ class ExportOptions:
             raise PredecodeError(f"pages {self.pages}: expected a pool of 1 page ({PAGE_TOKENS} tokens) or more")
         if self.reduce not in (None, *REDUCE_CHOICES):
             raise PredecodeError(f"reduce {self.reduce!r}: expected one of {', '.join(REDUCE_CHOICES)}")
-        if self.schedule not in SCHEDULE_CHOICES:
+        if self.schedule not in (None, *SCHEDULE_CHOICES):
             raise PredecodeError(f"schedule {self.schedule!r}: expected one of {', '.join(SCHEDULE_CHOICES)}")
         if self.fuse not in FUSION_CHOICES:
             raise PredecodeError(f"fuse {self.fuse!r}: expected one of {', '.join(FUSION_CHOICES)}")
+        if self.fuse != Fusion.NONE.value and self.schedule == Schedule.SERIAL.value:
+            raise PredecodeError(
+                f"schedule 'serial' with fuse {self.fuse!r}: fused calls of a level run side by side; do not give a "
+                "schedule"
+            )
         if self.fuse != Fusion.NONE.value and not self.chip.has_hip_kernels:
             raise PredecodeError(f"fuse {self.fuse!r}: {self.target} runs each op as a function of its own; use none")
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
@@ -69,6 +75,12 @@ class ExportOptions:
     def context_of(self, positions: int) -> int:
         """Longest context in tokens, for a model with so many positions."""
         return self.max_context or min(DEFAULT_CONTEXT, positions)
+
+    @property
+    def dispatch_schedule(self) -> Schedule:
+        """How calls share dispatches."""
+        usual = Schedule.SERIAL if self.fuse == Fusion.NONE.value else Schedule.OVERLAP
+        return Schedule(self.schedule) if self.schedule else usual
 
     @property
     def reduction(self) -> str:

@@ -58,13 +58,16 @@ def export(
     rank: Annotated[int, typer.Option(help="Which of them this artifact is for.")] = 0,
     reduce: Annotated[str | None, typer.Option(help="external (end at all-reduces) or none.")] = None,
     schedule: Annotated[
-        str, typer.Option(help="serial, or overlap (independent ops side by side in one dispatch).")
-    ] = "serial",
+        str | None,
+        typer.Option(
+            help="serial, or overlap (independent ops side by side in one dispatch); default: overlap if ops are fused."
+        ),
+    ] = None,
     fuse: Annotated[
         str,
         typer.Option(
-            help="none, chain (two levels in one dispatch where the later one's kernels load weights first) or layer "
-            "(all of a layer's ops in one dispatch)."
+            help="none, chain (up to four levels in one dispatch, of which later ones load weights while they wait) or "
+            "layer (all of a layer's ops in one dispatch)."
         ),
     ] = "none",
     seed: Annotated[int, typer.Option(help="Seed of a preset's random weights.")] = 0,

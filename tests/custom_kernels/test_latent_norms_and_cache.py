@@ -7,6 +7,8 @@ import torch
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, ELEMENT_FORMATS
 from predecode.custom_kernels.latent_norms_and_cache import OP, latent_norms_and_cache
 from predecode.custom_kernels.layouts import GROUP_MAJOR_SCALES
+from predecode.custom_kernels.op import Call
+from predecode.custom_kernels.targets import GFX942, SM_90
 from predecode.custom_kernels.values import LatentCache
 from tests.custom_kernels.cases.case import EXACT, mismatch, mismatches
 from tests.custom_kernels.cases.latent_norms_and_cache import cases
@@ -112,3 +114,14 @@ def test_wrapper_tells_the_layout_and_refuses_other_shapes():
         latent_norms_and_cache(qkv_a, query, latent, table, positions, cache, slots, *rest[:2], "neox", E4M3FN)
     with pytest.raises(ValueError, match="positions"):
         latent_norms_and_cache(qkv_a, query, latent, table, positions.int(), cache, slots, *rest)
+
+
+@pytest.mark.parametrize(("target", "rows", "workgroups"), [(SM_90, 32, 32), (SM_90, 33, 17), (GFX942, 33, 33)])
+def test_two_of_many_rows_share_a_workgroup_where_a_product_waits_beside_it(target, rows, workgroups):
+    case = next(c for c in cases(target.element_format) if c.label == "GLM-5.1")
+    names = [argument.name for argument in OP.overload._schema.arguments]
+    arguments = dict(zip(names, case.arguments, strict=True))
+    arguments["qkv_a"] = arguments["qkv_a"].new_empty((rows, arguments["qkv_a"].shape[1]))
+    launch = OP.launch_on(target, Call(arguments, ()))
+    assert launch.workgroups == (workgroups, 2, 1)
+    assert dict(launch.defines)["ROWS_EACH"] * workgroups >= rows

@@ -113,6 +113,7 @@ def test_a_session_decodes_and_pads(tiny_artifact):
         ({"schedule": "parallel"}, "schedule 'parallel': expected one of serial, overlap"),
         ({"fuse": "all"}, "fuse 'all': expected one of none, chain, layer"),
         ({"fuse": "layer"}, "fuse 'layer': cpu runs each op as a function of its own"),
+        ({"fuse": "chain", "schedule": "serial", "target": "sm_90"}, "fused calls of a level run side by side"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(options, message, tmp_path):
