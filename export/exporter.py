@@ -89,7 +89,7 @@ def _compile(
 ) -> tuple[Injection, CompiledModule]:
     target = options.chip
     programs = [
-        Program(entry_point_name(segment, count), segment.to_empty(device="cpu"), _examples(segment, count))
+        Program(entry_point_name(segment, count), segment.to_empty(device="cpu"), example_arguments(segment, count))
         for count in options.rows
         for segment in segments
     ]
@@ -101,8 +101,9 @@ def _compile(
     return injection, compile_module(traced, injection.kernels, target, toolchain, Transients.PASSED)
 
 
-def _examples(segment: Segment, rows: int) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in segment.arguments(rows))
+def example_arguments(segment: Segment, rows: int) -> tuple[torch.Tensor, ...]:
+    """Tensors to trace ``segment`` with. Nobody writes or reads them, so that caches of any size take no memory."""
+    return tuple(torch.empty(spec.shape, dtype=spec.dtype) for spec in segment.arguments(rows))
 
 
 def _entry_points(

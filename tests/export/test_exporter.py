@@ -1,12 +1,16 @@
 """Whole exports of the small models on the CPU: compared, reproducible, and wrong when a kernel is wrong."""
 
 import json
+import resource
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from predecode.custom_kernels import toolchain
-from predecode.export.exporter import export_artifact
+from predecode.export.exporter import example_arguments, export_artifact
 from predecode.export.options import ExportOptions
 from predecode.pipelines import DecodeSession, compare
 from predecode.pipelines.artifact import read_manifest
@@ -28,6 +32,16 @@ def test_two_exports_are_the_same_bytes(tiny_artifact, tmp_path):
     assert names == sorted(path.name for path in again.iterdir())
     for name in names:
         assert (again / name).read_bytes() == (tiny_artifact / name).read_bytes(), name
+
+
+def test_a_pool_takes_no_memory_while_it_is_traced():
+    def resident_bytes():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    pool = SimpleNamespace(shape=(2**20, 2**12), dtype=torch.int8)
+    before = resident_bytes()
+    (cache,) = example_arguments(SimpleNamespace(arguments=lambda rows: [pool]), 1)
+    assert cache.shape == pool.shape and resident_bytes() - before < cache.nbytes // 4
 
 
 def test_the_audit_of_the_manifest(tiny_artifact):
