@@ -1,6 +1,6 @@
 // Unquantised matrix multiplication at few rows, on NVIDIA: SPLIT workgroups of a cluster share BANDS bands of 16 weight
-// rows and BLOCK of the ROWS activation rows, each takes a slice of the COLUMNS columns. That many workgroups
-// fill the chip, and each reads little of the activations, which all of them read from the same places of the cache.
+// rows and BLOCK of the ROWS activation rows, each takes a slice of the COLUMNS columns. That many workgroups fill the
+// chip, and each reads little of the activations, which all of them read from the same places of the cache.
 //
 // Weight and activation rows come through a ring of AHEAD stages of STAGE columns in workgroup memory; the waves share
 // the columns of a stage.

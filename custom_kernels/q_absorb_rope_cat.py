@@ -17,15 +17,16 @@ from predecode.custom_kernels.require import require_tensor
 from predecode.custom_kernels.rope import require_rope_layout, require_rope_rows, rope_define, rotate
 from predecode.custom_kernels.row_workgroups import THREADS
 from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.topk_slots import THREADS as SELECTION_THREADS
 from predecode.custom_kernels.values import BlockScaledWeight
 
 COLUMN_MULTIPLE = 64
 """Latent columns of a workgroup of 256 threads."""
 FEW_ROWS = 32
 """Rows up to which the indexer's scores do not wait for the query's workgroups, measured on an H200."""
-SELECTION_THREADS, SELECTION_COLUMNS, SELECTION_NOPE = 1024, 256, 192
-"""Threads of a workgroup of more rows on NVIDIA, as many as those of `topk_slots`, beside which it runs; its latent
-columns; and the most nope dimensions that it has registers for."""
+SELECTION_COLUMNS, SELECTION_NOPE = 256, 192
+"""Of a workgroup of more rows on NVIDIA, as large as those of the selection, beside which it runs: latent columns, and
+the most nope dimensions that it has registers for."""
 
 
 def reference(
@@ -74,25 +75,23 @@ def _launch(target: Target, call: Call) -> Launch | None:
     rotates = rope_dim in (16, 32, 64, 128)
     if latent % COLUMN_MULTIPLE or nope % ROW_STEP or rows_per_head % ROW_STEP or not rotates:
         return None
-    launch = Launch(
-        source="q_absorb_rope_cat.hip",
-        symbol="q_absorb_rope_cat",
-        operands=operands,
-        constants=(rows, heads, rows_per_head),
-        workgroups=(latent // COLUMN_MULTIPLE, heads, -(-rows // TILE)),
-        workgroup_size=(THREADS, 1, 1),
-        defines=(("THREADS", THREADS), ("COLUMNS", COLUMN_MULTIPLE), *defines),
-    )
+
+    def cut(threads: int, columns_each: int) -> Launch:
+        return Launch(
+            source="q_absorb_rope_cat.hip",
+            symbol="q_absorb_rope_cat",
+            operands=operands,
+            constants=(rows, heads, rows_per_head),
+            workgroups=(latent // columns_each, heads, -(-rows // TILE)),
+            workgroup_size=(threads, 1, 1),
+            defines=(("THREADS", threads), ("COLUMNS", columns_each), *defines),
+        )
+
+    launch = cut(THREADS, COLUMN_MULTIPLE)
     fits = latent % SELECTION_COLUMNS == 0 and nope <= SELECTION_NOPE
     if target.device != "cuda" or rows <= FEW_ROWS or not fits:
         return launch
-    return replace(
-        launch,
-        workgroups=(latent // SELECTION_COLUMNS, heads, -(-rows // TILE)),
-        workgroup_size=(SELECTION_THREADS, 1, 1),
-        defines=(("THREADS", SELECTION_THREADS), ("COLUMNS", SELECTION_COLUMNS), *defines),
-        when_resident=launch,
-    )
+    return replace(cut(SELECTION_THREADS, SELECTION_COLUMNS), when_resident=launch)
 
 
 def _touched(call: Call) -> dict[str, int]:

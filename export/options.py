@@ -21,8 +21,9 @@ class ExportOptions:
     ``model`` is a checkpoint folder or a preset's name. ``layers`` None exports the whole decode step.
     ``rows`` are the row counts to compile entry points for. ``max_context`` None means `DEFAULT_CONTEXT` tokens, or
     all the positions of a model that has fewer. ``reduce`` None means "external" when there are
-    several ranks. ``schedule`` and ``fuse`` are how op calls share dispatches (see `Schedule` and `Fusion`); None means
-    "serial" where nothing is fused, else "overlap", since fused calls of a level always run side by side.
+    several ranks. ``schedule`` and ``fuse`` are how op calls share dispatches (see `Schedule` and `Fusion`);
+    ``schedule`` None means "overlap" where calls are fused, as those of a level then always run side by side, else
+    "serial".
     ``clang`` is another compiler for the kernels (ROCm's, say) than the bundled one.
     """
 
@@ -55,12 +56,12 @@ class ExportOptions:
             raise PredecodeError(f"schedule {self.schedule!r}: expected one of {', '.join(SCHEDULE_CHOICES)}")
         if self.fuse not in FUSION_CHOICES:
             raise PredecodeError(f"fuse {self.fuse!r}: expected one of {', '.join(FUSION_CHOICES)}")
-        if self.fuse != Fusion.NONE.value and self.schedule == Schedule.SERIAL.value:
+        if self._is_fused and self.schedule == Schedule.SERIAL.value:
             raise PredecodeError(
                 f"schedule 'serial' with fuse {self.fuse!r}: fused calls of a level run side by side; do not give a "
                 "schedule"
             )
-        if self.fuse != Fusion.NONE.value and not self.chip.has_hip_kernels:
+        if self._is_fused and not self.chip.has_hip_kernels:
             raise PredecodeError(f"fuse {self.fuse!r}: {self.target} runs each op as a function of its own; use none")
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise PredecodeError(f"layers {self.layers}: expected layer indices from 0, such as 0,3")
@@ -79,8 +80,12 @@ class ExportOptions:
     @property
     def dispatch_schedule(self) -> Schedule:
         """How calls share dispatches."""
-        usual = Schedule.SERIAL if self.fuse == Fusion.NONE.value else Schedule.OVERLAP
+        usual = Schedule.OVERLAP if self._is_fused else Schedule.SERIAL
         return Schedule(self.schedule) if self.schedule else usual
+
+    @property
+    def _is_fused(self) -> bool:
+        return self.fuse != Fusion.NONE.value
 
     @property
     def reduction(self) -> str:

@@ -4,6 +4,7 @@ Calls that do not depend on each other may run side by side in one grid. The lev
 longest chain of calls before it.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -78,12 +79,17 @@ def joined_levels(calls: Sequence[ScheduledCall]) -> list[int]:
     That must be before the levels of those that read it.
     """
     level_of = levels(calls)
+    alike = Counter((call.shape, level) for call, level in zip(calls, level_of, strict=True))
+    read_at: dict[int, int] = {}
+    for reader, level in zip(calls, level_of, strict=True):
+        read_at |= {source: min(level, read_at.get(source, level)) for source in reader.sources}
     for i, call in enumerate(calls):
-        alike = {level_of[j] for j, other in enumerate(calls) if j != i and other.shape == call.shape}
-        read = min((level_of[j] for j, reader in enumerate(calls) if i in reader.sources), default=0)
-        later = [level for level in alike if level_of[i] < level < read]
-        if later and level_of[i] not in alike:
-            level_of[i] = min(later)
+        later = (level for level in range(level_of[i] + 1, read_at.get(i, 0)) if alike[call.shape, level])
+        joined = next(later, None)
+        if joined and alike[call.shape, level_of[i]] == 1:
+            alike.subtract([(call.shape, level_of[i])])
+            alike.update([(call.shape, joined)])
+            level_of[i] = joined
     return level_of
 
 

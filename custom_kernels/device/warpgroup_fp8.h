@@ -53,14 +53,4 @@ DEFINE_MULTIPLY_GROUP(64, FIRST_SUMS_64, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUM
 
 // All groups that have been started are multiplied.
 DEVICE void finish_groups() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
-
-// The sums are read only now.
-template <int N> DEVICE void pin(float (&sums)[N][2][2]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i)
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-#pragma unroll
-      for (int j = 0; j < 2; ++j) asm volatile("" : "+f"(sums[i][half][j]));
-}
 #endif

@@ -91,6 +91,16 @@ DEVICE void store_right_rows(const RightCodes<ROWS, THREADS> &loaded, RightRows<
 // of row 8 * i + 2 * (lane % 4) + j of the right operand.
 template <int N> using WarpgroupSums = float[N / 8][2][2];
 
+// The sums are read only now, when the unit has finished them.
+template <int N> DEVICE void pin(float (&sums)[N][2][2]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) asm volatile("" : "+f"(sums[i][half][j]));
+}
+
 // An instruction's first operands: the sums with 8 rows and more of the right operand.
 #define FIRST_SUMS_8 "%0, %1, %2, %3"
 #define FIRST_SUMS_16 FIRST_SUMS_8 ", %4, %5, %6, %7"
@@ -132,11 +142,6 @@ template <int N> DEVICE void multiply_rows(const LeftRows &left, const RightRows
   for (int tile = 0; tile < COLUMN_TILES; ++tile)
     multiply_tile(sums, halves[tile][0], halves[tile][1], pieces + tile * (2 * N), tile > 0);
   asm volatile("wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0;" ::: "memory");
-#pragma unroll
-  for (int i = 0; i < N / 8; ++i)
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-#pragma unroll
-      for (int j = 0; j < 2; ++j) asm volatile("" : "+f"(sums[i][half][j]));  // read only now
+  pin(sums);
 }
 #endif
