@@ -65,7 +65,8 @@ def _launch(target: Target, call: Call) -> Launch | None:
     )
 
 
-def _touched(call: Call) -> dict[str, int]:
+def touched(call: Call) -> dict[str, int]:
+    """A row of the rope table for each of ``call``'s."""
     return {"rope_table": call["gates"].shape[0] * call["rope_table"].shape[1] * 4}
 
 
@@ -75,7 +76,7 @@ OP = define_op(
     reference,
     _fake,
     launch=_launch,
-    touched=_touched,
+    touched=touched,
 )
 
 

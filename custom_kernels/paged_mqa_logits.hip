@@ -5,11 +5,11 @@
 #include "indexer_waves.h"
 
 constexpr int THREADS = 256;
-using Shared = IndexerShared<HEAD_TILES, ROWS, THREADS>;
+using Shared = IndexerShared<PreparedQuery, HEAD_TILES, ROWS, THREADS>;
 
 DEVICE void paged_mqa_logits(IndexerWorkgroup workgroup, Shared &shared, const uint8 *query, const float *weights,
                              const uint8 *cache, const int *block_table, const int *lengths, float *logits, int width,
                              int topk) {
-  IndexerInputs in = {query, weights, cache, block_table, lengths, width, topk};
+  IndexerInputs<PreparedQuery> in = {{query, weights}, cache, block_table, lengths, width, topk};
   score_share<WORKGROUPS>(in, workgroup, shared, logits);
 }

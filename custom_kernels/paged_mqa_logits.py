@@ -25,6 +25,8 @@ WORKGROUPS_PER_UNIT = 2
 """Of a compute unit, at once: pages under way to both are more than memory needs to be busy."""
 MOST_HEADS = 64
 """More do not fit in a wave's registers."""
+PAGE_OPERANDS = ("cache", "block_table", "lengths")
+"""What tells which keys are scored, and the keys."""
 
 
 def cached_keys(
@@ -68,10 +70,10 @@ def _fake(query, weights, cache, block_table, lengths, topk):
     return query.new_empty((block_table.shape[0], block_table.shape[1] * PAGE_TOKENS), dtype=torch.float32)
 
 
-def _launch(target: Target, call: Call) -> Launch | None:
-    rows, heads, _ = call["query"].shape
-    width = call["block_table"].shape[1]
-    operands = ("query", "weights", "cache", "block_table", "lengths")
+def launch_for_heads(target: Target, call: Call, heads: int) -> Launch | None:
+    """The launch for ``heads`` heads, and the cache, pages, lengths and topk of ``call``."""
+    rows, width = call["block_table"].shape
+    operands = ("query", "weights", *PAGE_OPERANDS)
     topk = call["topk"]
     if not target.has_hip_kernels:
         return Launch("paged_mqa_logits.cpp", "paged_mqa_logits", operands, (width, heads, topk), (width, rows, 1))
@@ -87,11 +89,16 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroup_size=(THREADS, 1, 1),
         defines=(("HEAD_TILES", heads // TILE), ("ROWS", rows), ("WORKGROUPS", workgroups)),
         workgroups_per_unit=WORKGROUPS_PER_UNIT,
-        reads_early=("cache", "block_table", "lengths"),
+        reads_early=PAGE_OPERANDS,
     )
 
 
-def _touched(call: Call) -> dict[str, int]:
+def _launch(target: Target, call: Call) -> Launch | None:
+    return launch_for_heads(target, call, call["query"].shape[1])
+
+
+def touched(call: Call) -> dict[str, int]:
+    """The pages of the block table."""
     return {"cache": call["block_table"].numel() * call["cache"].shape[1]}
 
 
@@ -101,7 +108,7 @@ OP = define_op(
     reference,
     _fake,
     launch=_launch,
-    touched=_touched,
+    touched=touched,
 )
 
 

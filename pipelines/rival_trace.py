@@ -61,7 +61,7 @@ TRACE = (
     TraceKernel("quantisation and cache write of k", 4.3, ("writes indexer_cache",)),
     TraceKernel("weights_proj", 5.3, ("indexer.weights_proj.weight",)),
     TraceKernel("gates", 4.4, _QUERY_PREPARATION),
-    TraceKernel("paged MQA logits", 4.1, ("paged_mqa_logits*",)),
+    TraceKernel("paged MQA logits", 4.1, ("paged_mqa_logits*", "indexer_q_prepare_and_logits*")),
     TraceKernel("top-k and page map", 13.2, ("topk_slots*",)),
     TraceKernel("w_kc", 4.7, _ABSORPTION),
     TraceKernel("rope, concat, cache write", 4.3, _LATENT_STORE),

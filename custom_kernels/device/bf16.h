@@ -50,15 +50,17 @@ template <int COUNT> DEVICE void round_to_bf16(float (&values)[COUNT]) {
   }
 }
 
-// Eight consecutive elements, 16-byte aligned.
-DEVICE void load_bf16x8(const bf16 *source, float (&values)[8]) {
-  uint32x4 packed = *(const uint32x4 *)source;
+// Eight elements, as they lie in memory.
+DEVICE void unpack_bf16x8(uint32x4 packed, float (&values)[8]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     values[2 * i] = __builtin_bit_cast(float, packed[i] << 16);
     values[2 * i + 1] = __builtin_bit_cast(float, packed[i] & 0xFFFF0000);
   }
 }
+
+// Eight consecutive elements, 16-byte aligned.
+DEVICE void load_bf16x8(const bf16 *source, float (&values)[8]) { unpack_bf16x8(*(const uint32x4 *)source, values); }
 
 DEVICE void store_bf16x8(bf16 *target, const float (&values)[8]) {
   uint32x4 packed;

@@ -46,6 +46,18 @@ template <bool ROUND_UP> DEVICE float quantize_head(const float *values, uint8 *
   return scale;
 }
 
+// Rotates and quantises a head of the query; returns its scale.
+template <int DIM, bool INTERLEAVED>
+DEVICE float prepare_head(const uint16 *q, const float *rope_row, uint8 *codes) {
+  float values[INDEXER_HEAD_DIM];
+  for (int i = 0; i < INDEXER_HEAD_DIM; ++i) values[i] = decode_bf16(q[i]);
+  rotate<DIM, INTERLEAVED>(values, rope_row);
+  round_to_bf16(values, INDEXER_HEAD_DIM);
+  hadamard_rotate(values);
+  round_to_bf16(values, INDEXER_HEAD_DIM);
+  return quantize_head<true>(values, codes);
+}
+
 // Quantises a key and stores it, and its scale, in its page, of 16 x 16 tiles where TILED. Slot -1 stores nothing.
 template <bool TILED, bool ROUND_UP> DEVICE void store_key(const float *values, uint8 *cache, int64 slot) {
   if (slot < 0) return;

@@ -1,13 +1,14 @@
 // The pages that the indexer scores: those of all rows of a batch, one row after the other.
 #pragma once
 
+#include "indexer_query.h"
 #include "layouts.h"
 #include "reduce.h"
 #include "uniform.h"
 
-struct IndexerInputs {
-  const uint8 *query;
-  const float *weights;
+// `Query` is a `PreparedQuery` or a `RawQuery`.
+template <typename Query> struct IndexerInputs {
+  Query query;
   const uint8 *cache;
   const int *block_table, *lengths;
   int width, topk;
@@ -18,13 +19,15 @@ template <int ROWS> struct RowPages {
 };
 
 // Fills `pages`; the number of all pages. Rows of at most topk tokens have none. Each wave counts them all, so that
-// they wait for each other only once.
-template <int ROWS> DEVICE int count_pages(const IndexerInputs &in, RowPages<ROWS> &pages) {
+// they wait for each other only once; before that, learn(row) is called once for each row.
+template <int ROWS, typename Query, typename Learn>
+DEVICE int count_pages(const IndexerInputs<Query> &in, RowPages<ROWS> &pages, Learn learn) {
   int before = 0;
 #pragma unroll 4
   for (int first = 0; first < ROWS; first += WAVE_SIZE) {
     int row = first + lane_id();
     int length = row < ROWS ? in.lengths[row] : 0;
+    if (wave_id() == 0 && row < ROWS) learn(row);
     int upto = before + inclusive_sum_of_wave(length > in.topk ? divide_up(length, PAGE_TOKENS) : 0);
     if (wave_id() == 0 && row < ROWS) pages.before[row + 1] = upto;
     before = wave_read(upto, WAVE_SIZE - 1);
@@ -50,7 +53,7 @@ template <int ROWS> DEVICE PagePlace place_of(const RowPages<ROWS> &pages, int p
 }
 
 // A page's number in the pool.
-DEVICE int page_number(const IndexerInputs &in, const PagePlace &place) {
+template <typename Query> DEVICE int page_number(const IndexerInputs<Query> &in, const PagePlace &place) {
   return in.block_table[row_major_offset(place.row, place.index, in.width)];
 }
 

@@ -7,14 +7,15 @@
 #include "bulk_copy.h"
 #include "grid.h"
 #include "indexer_pages.h"
+#include "indexer_warpgroup_query.h"
 #include "pipeline.h"
 #include "warpgroup_matrix.h"
 
 #if defined(__NVPTX__)
-template <int HEAD_TILES, int ROWS> struct IndexerRows {
-  RightRows<HEAD_TILES * TILE> query;
-  float weights[HEAD_TILES * TILE];
+template <typename Query, int HEAD_TILES, int ROWS> struct IndexerRows {
+  WarpgroupQuery<Query, HEAD_TILES * TILE> query;
   RowPages<ROWS> pages;
+  [[no_unique_address]] KnownRows<Query, ROWS> known;
 };
 
 // The pages that a warpgroup multiplies next.
@@ -26,14 +27,14 @@ template <int SLOTS> struct PageRing {
 constexpr int WORKGROUP_MEMORY = 48 * 1024;
 
 // Two pages on their way to each warpgroup keep memory busy, where they fit beside the query.
-template <int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
+template <typename Query, int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
   static constexpr int WARPGROUPS = THREADS / WAVE_SIZE / WARPGROUP_WAVES;
-  static constexpr int LEFT = WORKGROUP_MEMORY - int(sizeof(IndexerRows<HEAD_TILES, ROWS>));
+  static constexpr int LEFT = WORKGROUP_MEMORY - int(sizeof(IndexerRows<Query, HEAD_TILES, ROWS>));
   static constexpr int FITTING = LEFT / int(WARPGROUPS * sizeof(PageRing<1>));
   static constexpr int SLOTS = FITTING < 2 ? FITTING : 2;
   static_assert(SLOTS > 0, "workgroup memory does not hold the counts of so many rows");
   PageRing<SLOTS> rings[WARPGROUPS];
-  IndexerRows<HEAD_TILES, ROWS> rows;
+  IndexerRows<Query, HEAD_TILES, ROWS> rows;
 };
 
 // The workgroup whose share is scored, perhaps before there are queries.
@@ -64,17 +65,18 @@ template <int HEADS> DEVICE float weighted_sum(const WarpgroupSums<HEADS> &produ
 }
 
 // The share of `workgroup` of WORKGROUPS.
-template <int WORKGROUPS, int HEAD_TILES, int ROWS, int THREADS>
-DEVICE void score_share(const IndexerInputs &in, IndexerWorkgroup workgroup,
-                        IndexerShared<HEAD_TILES, ROWS, THREADS> &shared, float *logits) {
-  using Shared = IndexerShared<HEAD_TILES, ROWS, THREADS>;
+template <int WORKGROUPS, typename Query, int HEAD_TILES, int ROWS, int THREADS>
+DEVICE void score_share(const IndexerInputs<Query> &in, IndexerWorkgroup workgroup,
+                        IndexerShared<Query, HEAD_TILES, ROWS, THREADS> &shared, float *logits) {
+  using Shared = IndexerShared<Query, HEAD_TILES, ROWS, THREADS>;
   constexpr int HEADS = HEAD_TILES * TILE, SLOTS = Shared::SLOTS, WARPGROUPS = Shared::WARPGROUPS;
-  auto &[query, weights, row_pages] = shared.rows;
+  auto &[query, row_pages, known_rows] = shared.rows;
   auto &ring = shared.rings[warpgroup_id()];
   int wave = wave_id() % WARPGROUP_WAVES, token = wave * TILE + own_token();
   if (wave == 0 && lane_id() < SLOTS) start(ring.arrivals[lane_id()]);
   publish_to_engines();
-  auto [begin, last] = share_of<WORKGROUPS>(count_pages(in, row_pages), workgroup.x);
+  auto learn = [&](int row) INLINE { learn_row(in.query, row, known_rows); };
+  auto [begin, last] = share_of<WORKGROUPS>(count_pages(in, row_pages, learn), workgroup.x);
 
   // Pages are counted from `begin`; this warpgroup's `i`-th one is first_page + i * WARPGROUPS. Its first wave orders
   // the copies; each lane knows the number of one of WAVE_SIZE pages.
@@ -97,30 +99,29 @@ DEVICE void score_share(const IndexerInputs &in, IndexerWorkgroup workgroup,
     for (int i = first; i < end; ++i)
       if (wave == 0) order_page(i);
   };
+  // A row's query is loaded while the row before is multiplied; what no op makes of the first one's, before the wait.
+  NextQuery<Query, HEADS, THREADS> next;
+  auto row_of = [&](int page) INLINE { return place_of(row_pages, begin + page).row; };
+  if (pages > 0) next.load_early(in.query, known_rows, row_of, 0);
+  if (pages > 0 && !workgroup.waits()) next.load(in.query, row_of, 0);
   order_pages(0, EARLY);
   workgroup.await_inputs();
+  if (pages > 0 && workgroup.waits()) next.load(in.query, row_of, 0);
   order_pages(EARLY, SLOTS);
-
-  // A row's query and weights are loaded while the row before is multiplied.
-  RightCodes<HEADS, THREADS> next_query;
-  float next_weight;
-  auto load_row_of = [&](int page) INLINE {
-    int row = place_of(row_pages, begin + page).row;
-    load_right_codes(in.query + row_major_offset(row, 0, HEADS * INDEXER_HEAD_DIM), next_query);
-    if (thread_id() < HEADS) next_weight = in.weights[row_major_offset(row, thread_id(), HEADS)];
-  };
-  if (pages > 0) load_row_of(0);
 
   int i = 0;
   for (int page = 0; page < pages;) {
     auto [row, index] = place_of(row_pages, begin + page);
     int end = row_pages.before[row + 1] - begin;
     end = end < pages ? end : pages;
+    next.store_early(query);
     barrier();  // the row before may still be multiplied
-    store_right_rows(next_query, query);
-    if (thread_id() < HEADS) weights[thread_id()] = next_weight;
+    next.store(in.query, query);
     barrier();
-    if (end < pages) load_row_of(end);
+    if (ROWS > 1 && end < pages) {
+      next.load_early(in.query, known_rows, row_of, end);
+      next.load(in.query, row_of, end);
+    }
     // Of the lane's token in page 0, which may lie before the row's first one.
     int position = (index - page) * PAGE_TOKENS + token, left = in.lengths[row] - position;
     float *own_logits = logits + row_major_offset(row, position, int64(in.width) * PAGE_TOKENS);
@@ -133,8 +134,8 @@ DEVICE void score_share(const IndexerInputs &in, IndexerWorkgroup workgroup,
       warpgroup_barrier();  // the page is in registers
       if (wave == 0) order_page(i + SLOTS);
       WarpgroupSums<HEADS> products;
-      multiply_rows(keys, query, products);
-      float score = weighted_sum<HEADS>(products, weights) * scale;
+      multiply_rows(keys, query.rows, products);
+      float score = weighted_sum<HEADS>(products, query.weights) * scale;
       int offset = (first_page + i * WARPGROUPS) * PAGE_TOKENS;
       if (stores_own_token() && offset < left) own_logits[offset] = score;
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "indexer_pages.h"
+#include "indexer_wave_query.h"
 #include "matrix.h"
 
 #if defined(__AMDGCN__)
@@ -10,25 +11,24 @@ constexpr int HEAD_FRAGMENTS = INDEXER_HEAD_DIM / FRAGMENT_COLUMNS;
 constexpr int PAGE_TILES = PAGE_TOKENS / TILE;
 
 // One row's query [heads, 128] and its head weights, as a wave holds them.
-template <int HEAD_TILES> struct Query {
+template <int HEAD_TILES> struct HeldQuery {
   Fragment heads[HEAD_FRAGMENTS][HEAD_TILES];
   float weights[HEAD_TILES][ACCUMULATOR_ROWS];
 };
 
-template <int HEAD_TILES> DEVICE void load_query(const IndexerInputs &in, int row, Query<HEAD_TILES> &loaded) {
-  constexpr int HEADS = HEAD_TILES * TILE;
-  const uint8 *query = in.query + row_major_offset(row, 0, HEADS * INDEXER_HEAD_DIM);
-  const float *weights = in.weights + row_major_offset(row, 0, HEADS);
+template <typename Query, int HEAD_TILES>
+DEVICE void load_query(const Query &query, int row, TilePlace<Query> &place, HeldQuery<HEAD_TILES> &loaded) {
 #pragma unroll
   for (int tile = 0; tile < HEAD_TILES; ++tile) {
+    auto [codes, weights] = heads_of_tile(query, row, tile, HEAD_TILES, place);
     const uint8 *rows[FRAGMENT_PARTS];
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part)
-      rows[part] = query + row_major_offset(tile * TILE + fragment_row(part), 0, INDEXER_HEAD_DIM);
+      rows[part] = codes + row_major_offset(fragment_row(part), 0, INDEXER_HEAD_DIM);
 #pragma unroll
     for (int i = 0; i < HEAD_FRAGMENTS; ++i) loaded.heads[i][tile] = load_row_fragment(rows, i);
 #pragma unroll
-    for (int r = 0; r < ACCUMULATOR_ROWS; ++r) loaded.weights[tile][r] = weights[tile * TILE + accumulator_row(r)];
+    for (int r = 0; r < ACCUMULATOR_ROWS; ++r) loaded.weights[tile][r] = weights[accumulator_row(r)];
   }
 }
 
@@ -55,7 +55,7 @@ DEVICE float positive_part(float value) { return value < 0.0f ? 0.0f : value; }
 // Scores of a tile's tokens; only the first `valid` of them are stored. Scales are not negative, so they may be
 // applied after the positive part has been taken.
 template <int HEAD_TILES>
-DEVICE void score_tile(const Query<HEAD_TILES> &query, const KeyTile &tile, float *logits, int valid) {
+DEVICE void score_tile(const HeldQuery<HEAD_TILES> &query, const KeyTile &tile, float *logits, int valid) {
   Accumulator products[HEAD_TILES];
 #pragma unroll
   for (int i = 0; i < HEAD_FRAGMENTS; ++i)
@@ -94,9 +94,9 @@ DEVICE PageToScore read_page(const KnownPage &known, int lane, int first, int en
 }
 
 // Tiles `first` to `end` of the pages from `first_page` on, of which each lane knows one.
-template <int HEAD_TILES>
-DEVICE void score_tiles(const IndexerInputs &in, float *logits, const KnownPage &known, int first_page, int first,
-                        int end) {
+template <int HEAD_TILES, typename Query>
+DEVICE void score_tiles(const IndexerInputs<Query> &in, TilePlace<Query> &place, float *logits, const KnownPage &known,
+                        int first_page, int first, int end) {
   auto load = [&](const PageToScore &page, int i, KeyTile &keys) {
     if (i * TILE < page.tokens) load_key_tile(in.cache + slot_offset(page.number, INDEXER_PAGE_BYTES), i * TILE, keys);
   };
@@ -106,11 +106,11 @@ DEVICE void score_tiles(const IndexerInputs &in, float *logits, const KnownPage 
 #pragma unroll
   for (int i = 0; i < PAGE_TILES; ++i)
     if (i >= skipped) load(page, i, keys[i]);
-  Query<HEAD_TILES> query;
+  HeldQuery<HEAD_TILES> query;
   int query_row = -1;
   for (; tile < end; tile += PAGE_TILES) {
     PageToScore next = read_page(known, tile / PAGE_TILES + 1 - first_page, tile + PAGE_TILES, end);
-    if (page.row != query_row) load_query(in, page.row, query);
+    if (page.row != query_row) load_query(in.query, page.row, place, query);
     query_row = page.row;
     float *page_logits = logits + row_major_offset(page.row, page.position, int64(in.width) * PAGE_TOKENS);
 #pragma unroll
@@ -124,25 +124,27 @@ DEVICE void score_tiles(const IndexerInputs &in, float *logits, const KnownPage 
   }
 }
 
-template <int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
+template <typename Query, int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
   RowPages<ROWS> pages;
+  [[no_unique_address]] TilePlaces<Query, THREADS / WAVE_SIZE> places;
 };
 
 using IndexerWorkgroup = Workgroup;
 
 // The share of `workgroup` of WORKGROUPS.
-template <int WORKGROUPS, int HEAD_TILES, int ROWS, int THREADS>
-DEVICE void score_share(const IndexerInputs &in, IndexerWorkgroup workgroup, IndexerShared<HEAD_TILES, ROWS, THREADS> &shared,
-                        float *logits) {
+template <int WORKGROUPS, typename Query, int HEAD_TILES, int ROWS, int THREADS>
+DEVICE void score_share(const IndexerInputs<Query> &in, IndexerWorkgroup workgroup,
+                        IndexerShared<Query, HEAD_TILES, ROWS, THREADS> &shared, float *logits) {
   constexpr int WAVES = THREADS / WAVE_SIZE;
-  int pages = count_pages(in, shared.pages);
+  int pages = count_pages(in, shared.pages, [](int) {});
   Share tiles = share_of<WORKGROUPS * WAVES>(pages * PAGE_TILES, uniform_wave_id() * WORKGROUPS + workgroup.x);
   while (tiles.first < tiles.end) {
     int first_page = tiles.first / PAGE_TILES, page = first_page + lane_id();
     PagePlace place = place_of(shared.pages, page < pages ? page : pages - 1);
     KnownPage known = {place, page_number(in, place), in.lengths[place.row] - place.index * PAGE_TOKENS};
     int last = (first_page + WAVE_SIZE) * PAGE_TILES;
-    score_tiles<HEAD_TILES>(in, logits, known, first_page, tiles.first, last < tiles.end ? last : tiles.end);
+    score_tiles<HEAD_TILES>(in, shared.places.own(), logits, known, first_page, tiles.first,
+                            last < tiles.end ? last : tiles.end);
     tiles.first = last;
   }
 }

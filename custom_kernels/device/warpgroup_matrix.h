@@ -39,9 +39,15 @@ DEVICE void load_left_rows(const uint8 *band, LeftRows &rows) {
                  : "memory");
 }
 
-// The right operand: for each column tile, and each half of the unit's columns, 16 bytes of every row.
-template <int ROWS> struct RightRows {
-  uint32x4 columns[COLUMN_TILES][2][ROWS];
+// The right operand: for each column tile, and each half of the unit's columns, 16 bytes of every row; then PADDING
+// times 16 bytes, so that a row's tiles lie in different banks.
+template <int ROWS, int PADDING = 0> struct RightRows {
+  static constexpr int TILE_PIECES = 2 * ROWS + PADDING;
+  uint32x4 pieces[COLUMN_TILES][TILE_PIECES];
+
+  __attribute__((device, always_inline)) uint32x4 &piece(int tile, int half, int row) {
+    return pieces[tile][half * ROWS + row];
+  }
 };
 
 // The right operand as THREADS threads hold it on its way to workgroup memory: FP8, 16 bytes of a row at a time.
@@ -82,9 +88,19 @@ DEVICE void store_right_rows(const RightCodes<ROWS, THREADS> &loaded, RightRows<
     int row = right_row<THREADS>(i);
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      if (row < ROWS) right.columns[right_tile()][half][row] = halves[half];
+      if (row < ROWS) right.piece(right_tile(), half, row) = halves[half];
   }
   publish_to_engines();
+}
+
+// Stores eight columns of row `row`, FP8, from `column` on. The thread must publish_to_engines() thereafter, and all of
+// the workgroup barrier().
+template <int ROWS, int PADDING>
+DEVICE void store_right_columns(uint32x2 codes, int row, int column, RightRows<ROWS, PADDING> &right) {
+  uint32x2 first = to_float16x4(codes[0]), second = to_float16x4(codes[1]);
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    ((uint32x2 *)&right.piece(column / TILE, half, row))[column % TILE / 8] = uint32x2{first[half], second[half]};
 }
 
 // Sums of this wave's 16 rows with N rows of the right operand. Element [i][half][j] is of row lane / 4 + 8 * half, and
@@ -128,7 +144,8 @@ DEFINE_MULTIPLY_TILE(64, FIRST_SUMS_64, SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS
 #undef DEFINE_MULTIPLY_TILE
 
 // sums = products of all 128 columns. All four waves must call.
-template <int N> DEVICE void multiply_rows(const LeftRows &left, const RightRows<N> &right, WarpgroupSums<N> &sums) {
+template <int N, int PADDING>
+DEVICE void multiply_rows(const LeftRows &left, const RightRows<N, PADDING> &right, WarpgroupSums<N> &sums) {
   uint32x2 halves[COLUMN_TILES][2];
 #pragma unroll
   for (int tile = 0; tile < COLUMN_TILES; ++tile)
@@ -140,7 +157,7 @@ template <int N> DEVICE void multiply_rows(const LeftRows &left, const RightRows
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
   for (int tile = 0; tile < COLUMN_TILES; ++tile)
-    multiply_tile(sums, halves[tile][0], halves[tile][1], pieces + tile * (2 * N), tile > 0);
+    multiply_tile(sums, halves[tile][0], halves[tile][1], pieces + tile * right.TILE_PIECES, tile > 0);
   asm volatile("wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0;" ::: "memory");
   pin(sums);
 }

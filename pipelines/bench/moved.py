@@ -13,6 +13,7 @@ from predecode.pipelines.manifest import Binding, Dispatch, Manifest
 _EXPERTS = re.compile(r"experts\.(?:gate_up|down)\.(?:values|scales)$")
 _LOGITS_BYTES = 4
 _COMPOSED = "+"
+_SCORING = ("paged_mqa_logits", "indexer_q_prepare_and_logits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,6 @@ def _holds_logits(dispatch: Dispatch, binding: Binding) -> bool:
     """Whether it is the scores of all positions, of which only those below the lengths are touched."""
     if _COMPOSED in dispatch.name:
         return False
-    if dispatch.name == "paged_mqa_logits":
+    if dispatch.name in _SCORING:
         return binding.access == "write"
     return dispatch.name == "topk_slots" and binding.access == "read" and binding is dispatch.bindings[0]

@@ -22,6 +22,7 @@ CASES = {
     "indexer_k_quant_and_cache": "tile and page edges",
     "cp_gather_indexer_k_quant_cache": "pages backwards",
     "paged_mqa_logits": "pages backwards",
+    "indexer_q_prepare_and_logits": "pages backwards, halves",
     "latent_norms_and_cache": "page edges and padding",
     "sparse_mla": "descending slots",
 }

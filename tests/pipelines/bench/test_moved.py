@@ -47,9 +47,10 @@ def test_a_cache_that_is_written_counts_as_audited():
     assert (moved.read, moved.written, moved.expected) == (24, 480, False)
 
 
-def test_scores_count_as_far_as_the_lengths():
+@pytest.mark.parametrize("op", ["paged_mqa_logits", "indexer_q_prepare_and_logits"])
+def test_scores_count_as_far_as_the_lengths(op):
     batch = Batch("ragged", (3, 4, 5))
-    write = dispatch("paged_mqa_logits", Binding("transient", "read", 9), Binding("transient", "write", 1000))
+    write = dispatch(op, Binding("transient", "read", 9), Binding("transient", "write", 1000))
     assert bytes_moved(small(), batch, write).total == 9 + 12 * 4
     read = dispatch("topk_slots", Binding("transient", "read", 1000), Binding("transient", "write", 30))
     assert bytes_moved(small(), batch, read).total == 12 * 4 + 30
