@@ -1,7 +1,7 @@
 """How a block-scaled product of few rows is cut into workgroups of NVIDIA's warpgroups, which multiply with `wgmma`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from predecode.custom_kernels.layouts import GROUP, TILE
@@ -25,7 +25,7 @@ RESIDENT_SHARE = 0.75
 class WarpgroupTile:
     """What a cluster of ``split`` workgroups takes, each a slice of the columns: ``bands`` bands of 16 weight rows.
 
-    A wave takes one, or with others its groups in turn. All of the slice's activation rows, as ``unit_rows``, are in
+    A wave takes one, or two waves its groups in turn. All of the slice's activation rows, as ``unit_rows``, are in
     workgroup memory, and each wave's weights of ``ahead`` groups are under way.
     """
 
@@ -33,6 +33,30 @@ class WarpgroupTile:
     split: int
     ahead: int
     unit_rows: int
+
+    @property
+    def band_waves(self) -> int:
+        """Waves that share a band."""
+        return WAVES // PAIR_BANDS if self.bands <= PAIR_BANDS else 1
+
+    @property
+    def sum_bytes(self) -> int:
+        """Workgroup memory of the sums over a cluster."""
+        return 4 * TILE * self.unit_rows * self.bands * self.band_waves + 16
+
+    def with_most_ahead(self, target: Target, columns: int, kept: int = 0) -> "WarpgroupTile | None":
+        """The tile with as many weights under way as leave ``kept`` bytes of workgroup memory; None where none do.
+
+        Memory for another workgroup is left in any case. The sums of many rows come where the weights were.
+        """
+        groups = columns // GROUP // self.split
+        if columns % (GROUP * self.split * self.band_waves):
+            return None
+        room = target.resident_share - WARPGROUP_ALIGNMENT - groups * (self.unit_rows * (GROUP + 4) + 4) - kept
+        if self.unit_rows == WARPGROUP_ROWS[0]:
+            room -= self.sum_bytes
+        ahead = min(groups // self.band_waves, room // (self.bands * self.band_waves * (TILE * GROUP + 8)))
+        return replace(self, ahead=ahead) if ahead > 0 and room >= self.sum_bytes else None
 
     def workgroups(self, bands: int) -> tuple[int, int, int]:
         """The grid for ``bands`` bands in all."""
@@ -69,7 +93,7 @@ def pair_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupT
     if target.device != "cuda" or rows > MOST_ROWS:
         return None
     tile = _of_warpgroups(target, rows, columns, PAIR_BANDS, 2)
-    if not tile or 2 * tile.ahead * (WAVES // PAIR_BANDS) < columns // GROUP // 2:
+    if not tile or 2 * tile.ahead * tile.band_waves < columns // GROUP // 2:
         return None
     filled = math.prod(tile.workgroups(bands)) / target.compute_units
     return tile if 1 <= filled <= RESIDENT_PER_UNIT else None
@@ -77,10 +101,5 @@ def pair_tile(target: Target, rows: int, bands: int, columns: int) -> WarpgroupT
 
 def _of_warpgroups(target: Target, rows: int, columns: int, bands: int, split: int) -> WarpgroupTile | None:
     """The tile of so many bands and slices that leaves memory for another workgroup; None where it does not fit."""
-    groups, band_waves = columns // GROUP // split, WAVES // bands
     unit_rows = next(count for count in WARPGROUP_ROWS if count >= rows)
-    room = target.resident_share - WARPGROUP_ALIGNMENT - groups * (unit_rows * (GROUP + 4) + 4)
-    ahead = min(groups // band_waves, room // (WAVES * (TILE * GROUP + 8)))
-    # The sums come where the weights were.
-    fits = columns % (GROUP * split * band_waves) == 0 and room >= 4 * TILE * WAVES * unit_rows + 16 and ahead > 0
-    return WarpgroupTile(bands, split, ahead, unit_rows) if fits else None
+    return WarpgroupTile(bands, split, 0, unit_rows).with_most_ahead(target, columns)

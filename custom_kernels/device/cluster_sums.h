@@ -39,6 +39,36 @@ template <int COUNT, int SIZE, int TERMS> DEVICE void join_cluster(ClusterSums<C
 
 DEVICE void await_cluster() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
+// Workgroup memory of COUNT floats that each of SIZE workgroups tells all of them.
+template <int COUNT, int SIZE> struct ClusterValues {
+  Arrival arrival;
+  float values[SIZE][COUNT];
+};
+
+// To be called by all threads before `join_cluster`: values can be sent when sums can.
+template <int COUNT, int SIZE> DEVICE void expect_values(ClusterValues<COUNT, SIZE> &told) {
+  if (thread_id() != 0) return;
+  start(told.arrival);
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&told.arrival)),
+               "n"(COUNT * SIZE * int(sizeof(float)))
+               : "memory");
+}
+
+// Tells workgroup `to` of the SIZE value `i` of workgroup `index`, this one.
+template <int COUNT, int SIZE>
+DEVICE void send_value(ClusterValues<COUNT, SIZE> &told, int index, int to, int i, float value) {
+  uint32 first;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(first));
+  asm volatile(
+      "{ .reg .b32 there, arrival;\n\t"
+      "mapa.shared::cluster.u32 there, %0, %2;\n\t"
+      "mapa.shared::cluster.u32 arrival, %1, %2;\n\t"
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [there], %3, [arrival]; }" ::"r"(
+          shared_address(&told.values[index][i])),
+      "r"(shared_address(&told.arrival)), "r"(first / SIZE * SIZE + to), "f"(value)
+      : "memory");
+}
+
 // Sends term `index` of sum `i` to the workgroup that adds it up.
 template <int COUNT, int SIZE, int TERMS>
 DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int index, int i, float4 term) {
@@ -55,12 +85,12 @@ DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int index, int i, f
       : "memory");
 }
 
-// Returns when all terms of this workgroup's sums have arrived.
-template <int COUNT, int SIZE, int TERMS> DEVICE void await_terms(ClusterSums<COUNT, SIZE, TERMS> &sums) {
+// Returns when all that the workgroups of the cluster send to this one has arrived, of what counts at `arrival`.
+DEVICE void await_sent(Arrival &arrival) {
   asm volatile(
       "{ .reg .pred arrived;\n\t"
       "TRY: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 arrived, [%0], 0;\n\t"
-      "@!arrived bra TRY; }" ::"r"(shared_address(&sums.arrival))
+      "@!arrived bra TRY; }" ::"r"(shared_address(&arrival))
       : "memory");
 }
 

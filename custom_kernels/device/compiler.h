@@ -24,6 +24,7 @@ struct Workgroup {
 
 #if defined(__AMDGCN__) || defined(__NVPTX__)
 #define DEVICE static inline __attribute__((device, always_inline))
+#define MEMBER __attribute__((device, always_inline))
 #define SHARED static __attribute__((shared))
 #else
 #define DEVICE static inline

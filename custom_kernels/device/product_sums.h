@@ -28,29 +28,36 @@ DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, f
   }
 }
 
-// Adds the terms, always in the same order, and stores the sums. The lane's term `term` of part i of band `band` is
-// `sums_of(i)`. All threads of the workgroup must call, which is number `slice` of its cluster's and, if there are
-// others, has joined it.
-template <int ROWS, int PARTS, int COUNT, int SPLIT, int TERMS, typename SumsOf>
-DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int band, int term, SumsOf sums_of,
-                         bf16 *result, int outputs, int first_output) {
-  auto index_of = [&](int part) INLINE { return (band * PARTS + part) * WAVE_SIZE + lane_id(); };
+// What a wave adds to the sums: term `index` of those of band `band`, if it `exists`.
+struct ProductTerm {
+  bool exists;
+  int band, index;
+};
+
+// Adds the terms, always in the same order: store(outputs, place, sums) with the `outputs` there are, or none where the
+// lane has no sums. The lane's term of part i is `sums_of(i)`. All threads of the workgroup must call, which is number
+// `slice` of a cluster that has met, or of none. `before_store` is called while terms are under way.
+template <int PARTS, int COUNT, int SPLIT, int TERMS, typename SumsOf, typename BeforeStore, typename Store>
+DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, ProductTerm term, SumsOf sums_of,
+                         int outputs, BeforeStore before_store, Store store) {
+  auto place_of = [&](int part) INLINE { return (term.band * PARTS + part) * WAVE_SIZE + lane_id(); };
   if constexpr (TERMS == 1) {
+    before_store();
 #pragma unroll
-    for (int i = 0; i < PARTS; ++i) store_sums<ROWS, PARTS>(result, outputs, first_output, index_of(i), sums_of(i));
+    for (int i = 0; i < PARTS; ++i) store(term.exists ? outputs : 0, place_of(i), sums_of(i));
   } else {
     static_assert(COUNT % (SPLIT * 8) == 0 && SPLIT > 1);
-    await_cluster();
+    if (term.exists)
 #pragma unroll
-    for (int i = 0; i < PARTS; ++i) send_term(sums, term, index_of(i), sums_of(i));
-    await_terms(sums);
+      for (int i = 0; i < PARTS; ++i) send_term(sums, term.index, place_of(i), sums_of(i));
+    before_store();
+    await_sent(sums.arrival);
     constexpr int THREADS = 256;
 #pragma unroll
     for (int first = 0; first < sums.SHARE; first += THREADS) {
       int i = first + thread_id();
       bool exists = i < sums.SHARE;
-      float4 sum = sum_of_terms(sums, exists ? i : 0);
-      store_sums<ROWS, PARTS>(result, exists ? outputs : 0, first_output, slice * sums.SHARE + i, sum);
+      store(exists ? outputs : 0, slice * sums.SHARE + i, sum_of_terms(sums, exists ? i : 0));
     }
   }
 }

@@ -20,7 +20,7 @@ from predecode.custom_kernels.op import Call, Op
 from predecode.custom_kernels.targets import TARGETS, Target
 from predecode.pipelines.emulation import open_device
 from tests.custom_kernels.cases.case import Case
-from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, run_cases
+from tests.custom_kernels.compiled_cases import compile_cases, every_op_name, load, run_cases
 from tests.custom_kernels.large_pools import CASES as LARGE_POOL_CASES
 from tests.custom_kernels.large_pools import LargePool
 
@@ -45,7 +45,7 @@ def build(folder: Path, target_name: str, names: Sequence[str]) -> None:
     """Compile every op's cases into ``FOLDER/<op>.<target>.vmfb``, and that in a large pool into ``.pool.vmfb``."""
     target = TARGETS[target_name]
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or op_names():
+    for name in names or sorted(every_op_name()):
         op, cases = cases_with_kernel(name, target)
         start = time.monotonic()
         vmfb = compile_cases(op, cases, target)

@@ -12,7 +12,7 @@ from predecode.custom_kernels.warpgroup_tile import pair_tile, warpgroup_tile
 shapes = given(st.integers(1, 70), st.integers(1, 2000), st.integers(1, 160))
 
 
-def require_sound(tile, rows, bands, groups):
+def require_sound(tile, rows, bands, groups, kept=0):
     """As the kernel's static assertions, and what it takes of memory."""
     x, y, z = tile.workgroups(bands)
     tiles = x // tile.split
@@ -23,9 +23,10 @@ def require_sound(tile, rows, bands, groups):
     groups //= tile.split
     unit_rows = next(count for count in (8, 16, 32, 48, 64) if count >= rows)
     assert tile.unit_rows == unit_rows and 1 <= tile.ahead <= groups // band_waves
-    # The memory of its weights, or of its sums, and of rows, scales and arrivals.
+    # The memory of its weights and sums, which many rows' sums share, and of rows, scales and arrivals.
     weights, sums = 8 * tile.ahead * 16 * 128, 16 + 4 * 8 * 16 * unit_rows
-    asked = max(weights, sums) + groups * (unit_rows * 128 + 4 * (unit_rows + 1)) + 8 * 8 * tile.ahead
+    asked = weights + sums if unit_rows == 8 else max(weights, sums)
+    asked += groups * (unit_rows * 128 + 4 * (unit_rows + 1)) + 8 * 8 * tile.ahead + kept
     assert -(-asked // 1024) * 1024 <= 113 * 1024
 
 
@@ -34,6 +35,16 @@ def test_warpgroup_tiles(rows, bands, groups):
     assert warpgroup_tile(GFX942, rows, bands, 128 * groups) is None
     if tile := warpgroup_tile(SM_90, rows, bands, 128 * groups):
         require_sound(tile, rows, bands, groups)
+
+
+@shapes
+def test_tiles_that_leave_memory(rows, bands, groups):
+    tile = warpgroup_tile(SM_90, rows, bands, 128 * groups)
+    for kept in (1, 1000, 30_000) if tile else ():
+        if less := tile.with_most_ahead(SM_90, 128 * groups, kept):
+            require_sound(less, rows, bands, groups, kept)
+            assert less.ahead <= tile.ahead and (less.bands, less.split) == (tile.bands, tile.split)
+        assert tile.with_most_ahead(SM_90, 128 * groups, 113 * 1024) is None
 
 
 @shapes

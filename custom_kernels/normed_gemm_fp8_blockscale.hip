@@ -1,0 +1,12 @@
+// RMSNorm of rows, their quantisation, and a block-scaled FP8 product, by warpgroups on NVIDIA (see normed_rows.h).
+#include "normed_rows.h"
+
+using Tile = WarpgroupTile<ROWS, COLUMNS, BANDS, SPLIT, AHEAD, UNIT_ROWS>;
+using Rows = NormedRows<Tile, 1, STRIDE>;
+
+DEVICE void normed_gemm_fp8_blockscale(EarlyWorkgroup workgroup, Rows::Shared &shared, const bf16 *x,
+                                       const bf16 *norm_weight, const uint8 *weight, const float *weight_scales,
+                                       bf16 *result, int bands, int epsilon) {
+  Rows rows = {{{x}, norm_weight, __builtin_bit_cast(float, epsilon)}};
+  multiply_by_warpgroups(workgroup, shared, rows, weight, weight_scales, result, bands);
+}
