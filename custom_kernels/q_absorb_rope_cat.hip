@@ -2,7 +2,7 @@
 //
 // Latent columns are products with the key half of kv_b, whose rows (the contracted dimension, NOPE of them) are read
 // once: the waves divide them in SLICES, and the slices' sums are added in order.
-// THREADS, COLUMNS, LATENT, NOPE, ROPE_DIM and ROPE_HALVES are compile-time constants.
+// THREADS, COLUMNS, HEADS, HEAD_ROWS (of kv_b), LATENT, NOPE, ROPE_DIM and ROPE_HALVES are compile-time constants.
 #include "bf16.h"
 #include "fp8.h"
 #include "half_matrix.h"
@@ -29,7 +29,7 @@ struct Shared {
 struct Head {
   const bf16 *q;
   uint8 *result;
-  int rows, heads, index, first_row;
+  int rows, index, first_row;
 };
 
 // Row `tile_row` of 16 among all; rows past the end repeat the last one.
@@ -40,7 +40,7 @@ DEVICE int row_at(const Head &head, int tile_row) {
 
 // Where its head lies among all heads of all rows.
 DEVICE int64 head_of_row(const Head &head, int tile_row) {
-  return int64(row_at(head, tile_row)) * head.heads + head.index;
+  return int64(row_at(head, tile_row)) * HEADS + head.index;
 }
 
 // A lane's operands of its wave's slice.
@@ -158,12 +158,12 @@ DEVICE void store_rope_part(const Head &head, int row, RopePart &part) {
 
 DEVICE void q_absorb_rope_cat(Workgroup workgroup, Shared &shared, const bf16 *q, const uint8 *weight,
                               const float *weight_scales, const float *rope_table, const int64 *positions,
-                              uint8 *result, int rows, int heads, int rows_per_head) {
-  Head head = {q, result, rows, heads, workgroup.y, workgroup.z * TILE};
+                              uint8 *result, int rows) {
+  Head head = {q, result, rows, workgroup.y, workgroup.z * TILE};
   int first_column = workgroup.x * COLUMNS, row = rope_row(workgroup.x);
   // The table's row waits for it.
   int64 position = positions[row_at(head, row)];
-  auto operands = load_operands(head, weight, weight_scales, workgroup.y * rows_per_head, first_column);
+  auto operands = load_operands(head, weight, weight_scales, workgroup.y * HEAD_ROWS, first_column);
   schedule_boundary();
   multiply_slice(shared, operands);
   // What is rotated arrives while the slices are added up.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
+from predecode.custom_kernels.indexer_q_prepare_and_logits import MOST_ROWS
 from predecode.custom_kernels.join_columns import join_columns
 from predecode.custom_kernels.kv_b import ROW_STEP, kv_b_heads, require_kv_b
 from predecode.custom_kernels.launch import Launch
@@ -22,11 +23,12 @@ from predecode.custom_kernels.values import BlockScaledWeight
 
 COLUMN_MULTIPLE = 64
 """Latent columns of a workgroup of 256 threads."""
-FEW_ROWS = 32
-"""Rows up to which the indexer's scores do not wait for the query's workgroups, measured on an H200."""
+BESIDE_INDEXER_QUERY = range(MOST_ROWS + 1, 33)
+"""Numbers of rows at which the absorbed query is made beside the indexer's: there is an op that makes that, and the
+scores do not wait for the absorbed one, measured on an H200."""
 SELECTION_COLUMNS, SELECTION_NOPE = 256, 192
-"""Of a workgroup of more rows on NVIDIA, as large as those of the selection, beside which it runs: latent columns, and
-the most nope dimensions that it has registers for."""
+"""Of a workgroup at others on NVIDIA, as large as those of the selection, beside which it runs: latent columns, and the
+most nope dimensions that it has registers for, where neighbours are rotated."""
 
 
 def reference(
@@ -81,15 +83,21 @@ def _launch(target: Target, call: Call) -> Launch | None:
             source="q_absorb_rope_cat.hip",
             symbol="q_absorb_rope_cat",
             operands=operands,
-            constants=(rows, heads, rows_per_head),
+            constants=(rows,),
             workgroups=(latent // columns_each, heads, -(-rows // TILE)),
             workgroup_size=(threads, 1, 1),
-            defines=(("THREADS", threads), ("COLUMNS", columns_each), *defines),
+            defines=(
+                ("THREADS", threads),
+                ("COLUMNS", columns_each),
+                ("HEADS", heads),
+                ("HEAD_ROWS", rows_per_head),
+                *defines,
+            ),
         )
 
     launch = cut(THREADS, COLUMN_MULTIPLE)
-    fits = latent % SELECTION_COLUMNS == 0 and nope <= SELECTION_NOPE
-    if target.device != "cuda" or rows <= FEW_ROWS or not fits:
+    fits = latent % SELECTION_COLUMNS == 0 and nope <= SELECTION_NOPE and call["rope_layout"] == "interleaved"
+    if target.device != "cuda" or rows in BESIDE_INDEXER_QUERY or not fits:
         return launch
     return replace(cut(SELECTION_THREADS, SELECTION_COLUMNS), when_resident=launch)
 

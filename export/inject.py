@@ -14,6 +14,7 @@ from predecode.custom_kernels.targets import Target
 from predecode.custom_kernels.toolchain import CodeObject, Toolchain
 from predecode.export.dispatch_mlir import DispatchText, signed
 from predecode.export.dispatched_calls import DispatchedCalls
+from predecode.export.fuse_prologues import fuse_prologues
 from predecode.export.fused_calls import FusedCalls
 from predecode.export.schedule import Fusion, Schedule, ScheduledCall, chained, dispatches, fused
 from predecode.export.stream_ir import symbol_of
@@ -56,7 +57,8 @@ def inject(
     """Replace every ``torch.predecode.*`` operator of ``module``, in place.
 
     Calls of one function that ``schedule`` and ``fusion`` put together become one dispatch where the target's
-    kernels can be composed (see `Composition`); a level that makes the kernel of a chain spill registers stands alone.
+    kernels can be composed (see `Composition`). A level that makes the kernel of a chain spill registers stands alone,
+    and so does each call of a level whose kernel does.
     ``spans`` tell where a layer's parameters lie in the archive's entry for the whole layer, which fused calls bind
     instead of each.
     """
@@ -66,6 +68,8 @@ def inject(
     blobs: dict[str, str] = {}
     with module.context, ir.Location.unknown():
         for block in _blocks_of_operators(module):
+            if fusion is Fusion.CHAIN:
+                fuse_prologues(block, target)
             waiting = _dispatched_together(block, target, schedule, fusion)
             while waiting:
                 phases = waiting.pop(0)
@@ -81,7 +85,8 @@ def inject(
                     built[composition] = _build(composition, target, toolchain)
                 kernel = built[composition]
                 if kernel is None:
-                    waiting[:0] = [phases[:-1], phases[-1:]]
+                    apart = [phases[:-1], phases[-1:]] if is_fused else [((call,),) for call in phases[0]]
+                    waiting[:0] = apart
                     continue
                 text = dispatch.text(kernel.code)
                 name = functions.setdefault(text, f"predecode.{composition.symbol}.{len(functions)}")
@@ -98,12 +103,12 @@ def inject(
 
 
 def _build(composition: Composition, target: Target, toolchain: Toolchain) -> InjectedKernel | None:
-    """None of several phases whose kernel spills registers."""
+    """None of several parts whose kernel spills registers."""
     code = toolchain.build(composition, target)
     try:
         kernel = check_launch(code, composition, target) if target.has_hip_kernels else None
     except RegistersSpilled:
-        if len(composition.phases) == 1:
+        if len(composition.parts) == 1:
             raise
         return None
     return InjectedKernel(composition, code, kernel)

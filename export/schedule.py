@@ -137,7 +137,9 @@ def chained(calls: Sequence[ScheduledCall], resident: int) -> list[tuple[tuple[i
     for level, groups in by_level.items():
         # Beside another dispatch of its level a group may have sources that are in neither of its neighbours.
         alone = len(groups) == 1 and len(by_level.get(level - 1, ())) == 1
-        if alone and chains and _follows(calls, chains[-1], groups[0], resident):
+        joins = alone and chains and _follows(calls, chains[-1], groups[0], resident)
+        following = by_level.get(level + 1, ())
+        if joins and not (len(following) == 1 and _cuts_off(calls, chains[-1], groups[0], following[0], resident)):
             chains[-1].append(groups[0])
         else:
             chains += [[group] for group in groups]
@@ -151,12 +153,28 @@ def _follows(
     before = {i for phase in chain for i in phase}
     layers = {calls[i].layer for i in (*before, *group)}
     alike = calls[chain[0][0]].shape == calls[group[0]].shape
-    few = _workgroups(calls, group) <= WAITING_SHARE * resident
-    early = all(calls[i].reads_early is not None and not calls[i].reads_early & before for i in group)
-    late = few and all(calls[i].reads_early is None for i in group)
+    late = [i for i in group if calls[i].reads_early is None]
+    may_wait = _workgroups(calls, late) <= WAITING_SHARE * resident
+    early = not any(calls[i].reads_early & before for i in group if i not in late)
     reduced = any(calls[i].reads_reduced for i in group)
     fits = len(chain) < MOST_PHASES and _fit_in_clusters(calls, (*chain, group), resident)
-    return len(layers) == 1 and None not in layers and alike and (early or late) and not reduced and fits
+    return len(layers) == 1 and None not in layers and alike and early and may_wait and not reduced and fits
+
+
+def _cuts_off(
+    calls: Sequence[ScheduledCall],
+    chain: Sequence[Sequence[int]],
+    group: Sequence[int],
+    following: Sequence[int],
+    resident: int,
+) -> bool:
+    """Whether ``following`` may wait for ``group`` alone, but not where that waits for ``chain``.
+
+    It reads early what ``chain`` makes: a chain ends where that has been made.
+    """
+    made = {i for phase in chain for i in phase}
+    reads = any(calls[i].reads_early and calls[i].reads_early & made for i in following)
+    return reads and _follows(calls, [group], following, resident)
 
 
 def _fit_in_clusters(calls: Sequence[ScheduledCall], phases: Sequence[Sequence[int]], resident: int) -> bool:

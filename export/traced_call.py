@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import iree.compiler.ir as ir
 
 from predecode.custom_kernels.launch import Launch
-from predecode.custom_kernels.op import OPS, Op
+from predecode.custom_kernels.op import OPS, Call, Op
 from predecode.custom_kernels.targets import Target
 from predecode.export.tensor_types import meta_tensor
 from predecode.export.trace import describe_call
@@ -29,6 +29,41 @@ def _operator_name(operation: ir.Operation) -> str:
 def is_op_call(operation: ir.Operation) -> bool:
     """Whether ``operation`` calls an op of ours."""
     return operation.name == "torch.operator" and _operator_name(operation).startswith(_OPERATOR_PREFIX)
+
+
+def op_of(operation: ir.Operation) -> Op:
+    """The op that ``operation`` calls."""
+    name = _operator_name(operation).removeprefix(_OPERATOR_PREFIX)
+    return OPS[name.removesuffix(".default")]
+
+
+def arguments_of(operation: ir.Operation) -> dict[str, ir.Value]:
+    """The arguments that ``operation`` calls its op with, by name."""
+    names = [argument.name for argument in op_of(operation).overload._schema.arguments]
+    return dict(zip(names, operation.operands, strict=True))
+
+
+def described(operation: ir.Operation) -> Call:
+    """The call that ``operation`` makes."""
+    arguments = [_scalar_of(value) if _is_scalar(value) else meta_tensor(value) for value in operation.operands]
+    return describe_call(op_of(operation), arguments, tuple(meta_tensor(result) for result in operation.results))
+
+
+def create_call(op: Op, arguments: Mapping[str, ir.Value], like: ir.Operation) -> ir.Operation:
+    """A call of ``op`` before ``like``, which has the same results."""
+    operands = [arguments[argument.name] for argument in op.overload._schema.arguments]
+    name = {"name": ir.StringAttr.get(f"{_OPERATOR_PREFIX}{op.name}", like.context)}
+    types = [result.type for result in like.results]
+    with ir.InsertionPoint(like):
+        return ir.Operation.create("torch.operator", types, operands, name, loc=like.location)
+
+
+def _is_scalar(value: ir.Value) -> bool:
+    return isinstance(value.owner, (ir.Operation, ir.OpView)) and value.owner.name in _SCALARS
+
+
+def _scalar_of(value: ir.Value):
+    return _SCALARS[value.owner.name](value.owner.attributes)
 
 
 def parameter_of(value: ir.Value) -> str:
@@ -53,21 +88,10 @@ class TracedCall:
     @classmethod
     def read(cls, operation: ir.Operation, target: Target) -> "TracedCall":
         """The call ``operation`` makes, with its launch on ``target``."""
-        name = _operator_name(operation).removeprefix(_OPERATOR_PREFIX)
-        op = OPS[name.removesuffix(".default")]
-        tensors, arguments = {}, []
-        schema = op.overload._schema.arguments
-        for i, (argument, value) in enumerate(zip(schema, operation.operands, strict=True)):
-            producer = value.owner
-            kind = producer.name if isinstance(producer, (ir.Operation, ir.OpView)) else ""
-            if kind in _SCALARS:
-                arguments.append(_SCALARS[kind](producer.attributes))
-            else:
-                tensors[argument.name] = i
-                arguments.append(meta_tensor(value))
-        described = describe_call(op, arguments, tuple(meta_tensor(r) for r in operation.results))
-        launch = op.launch_on(target, described)
-        return cls(op, operation, tensors, launch, op.touched_bytes(described))
+        op, call = op_of(operation), described(operation)
+        places = enumerate(arguments_of(operation).items())
+        tensors = {name: i for i, (name, value) in places if not _is_scalar(value)}
+        return cls(op, operation, tensors, op.launch_on(target, call), op.touched_bytes(call))
 
     def tensor(self, name: str) -> ir.Value:
         """The tensor argument ``name``, as it stands in the module now."""

@@ -132,9 +132,13 @@ def test_few_workgroups_wait_without_anything_to_load():
     assert chained(after(MOST_WAITING, 1)) == [((0,),), ((1, 2), (3,))]
 
 
-def test_few_do_not_wait_beside_some_that_load_early():
-    """They would be told apart by what each reads, which a level does not say."""
-    assert chained(in_one_layer([], [0], [0], early=[1])) == [((0,),), ((1, 2),)]
+def test_few_wait_beside_those_that_load_early():
+    def beside(workgroups):
+        first, early, late = in_one_layer([], [0], [0], early=[1], workgroups=LARGE)
+        return chained([first, early, replace(late, workgroups=workgroups)])
+
+    assert beside(MOST_WAITING) == [((0,), (1, 2))]
+    assert beside(LARGE) == [((0,),), ((1, 2),)]
 
 
 def test_a_chain_has_four_phases_at_most():
@@ -178,13 +182,22 @@ def test_what_is_read_early_may_come_from_dispatches_before():
     calls = in_one_layer([], [0], [0, 1], early=[2], reads_early=[0])
     large = [replace(call, workgroups=LARGE) for call in calls]
     assert chained(large) == [((0,),), ((1,), (2,))]
-    assert chained(calls) == [((0,), (1,)), ((2,),)]
+
+
+def test_a_chain_ends_where_what_is_read_early_has_been_made():
+    """So that who reads it can wait for the level before; not where it could not anyway."""
+    calls = in_one_layer([], [0], [0, 1], early=[2], reads_early=[0])
+    assert chained(calls) == [((0,),), ((1,), (2,))]
+    apart = [*calls[:2], replace(calls[2], reads_reduced=True)]
+    assert chained(apart) == [((0,), (1,)), ((2,),)]
+    assert chained(in_one_layer([], [0], [1], [0, 2], early=[3], reads_early=[0])) == [((0,), (1,)), ((2,), (3,))]
 
 
 def test_what_is_read_early_does_not_come_from_the_dispatch():
     first, second, third = in_one_layer([], [0], [0, 1], early=[1, 2])
     assert chained([first, second, third]) == [((0,), (1,), (2,))]
-    assert chained([first, second, replace(third, reads_early=frozenset({0}))]) == [((0,), (1,)), ((2,),)]
+    assert chained([first, second, replace(third, reads_early=frozenset({0}))]) == [((0,),), ((1,), (2,))]
+    assert chained([first, second, replace(third, reads_early=frozenset({1}))]) == [((0,), (1,)), ((2,),)]
 
 
 def test_nothing_waits_beside_another_dispatch_of_its_level():
@@ -342,6 +355,32 @@ def test_a_level_that_makes_registers_spill_stands_alone(monkeypatch):
     device = emulation.open_device("gfx942", strict=True)
     (given,) = run_with_parameters(model, arguments, module, device, 1)
     assert given.any()
+
+
+def test_calls_side_by_side_that_make_registers_spill_stand_alone(monkeypatch):
+    def check(code, composition, target):
+        if len(composition.parts) > 1:
+            raise RegistersSpilled("too many")
+        return check_launch(code, composition, target)
+
+    let_products_read_early(monkeypatch, "weight")
+    model, arguments, _, apart = fused_module(Fusion.NONE, Aside)
+    monkeypatch.setattr("predecode.export.inject.check_launch", check)
+    _, _, kernels, alone = fused_module(Fusion.CHAIN, Aside)
+    assert {len(kernel.composition.parts) for kernel in kernels} == {1}
+    device = emulation.open_device("gfx942", strict=True)
+    (expected,) = run_with_parameters(model, arguments, apart, device, 1)
+    (given,) = run_with_parameters(model, arguments, alone, device, 1)
+    np.testing.assert_array_equal(given, expected)
+
+
+def test_what_spills_alone_is_refused(monkeypatch):
+    def check(code, composition, target):
+        raise RegistersSpilled("too many")
+
+    monkeypatch.setattr("predecode.export.inject.check_launch", check)
+    with pytest.raises(RegistersSpilled):
+        fused_module(Fusion.NONE, Aside)
 
 
 class Aside(torch.nn.Module):

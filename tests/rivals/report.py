@@ -5,6 +5,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from predecode.custom_kernels.composition import shown_ops
+from predecode.custom_kernels.prologues import consumer_of
 from predecode.pipelines.bench.report import BenchReport, RunReport, group_dispatches
 from predecode.pipelines.records import encode
 
@@ -88,9 +89,12 @@ class RivalsReport:
 
 
 def our_dispatch(run: RunReport | None, op: str, weight: str) -> tuple[float | None, str]:
-    """Seconds of our dispatch of ``op`` (on the matrices ``weight``, if it reads any), and what else is in it."""
+    """Seconds of our dispatch of ``op`` (on the matrices ``weight``, if it reads any), and what else is in it.
+
+    The op may make its rows itself.
+    """
     for group in group_dispatches(run) if run else ():
-        ops, weights = shown_ops(group.name), group.weight.split(", ")
+        ops, weights = [consumer_of(name) for name in shown_ops(group.name)], group.weight.split(", ")
         if op in ops and (not weight or weight in weights):
             ops.remove(op)
             others = [other for other in weights if other and other != weight]

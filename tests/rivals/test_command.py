@@ -108,6 +108,16 @@ def test_our_dispatch_is_found_in_a_chain():
     assert our_dispatch(run, "moe_down", "mlp.experts.down") == (4e-5, "moe_gate_up + group_quant")
 
 
+def test_our_dispatch_is_found_where_it_makes_its_rows():
+    norm, gemm = "add_rms_norm_group_quant", "add_normed_gemm_fp8_blockscale"
+    run = _run(
+        (f"{norm}+{gemm}+{gemm}", "input_norm, attention.qkv_a, indexer.wk", 9e-6),
+        ("indexer_q_prepare_and_logits", "", 5e-6),
+    )
+    assert our_dispatch(run, "gemm_fp8_blockscale", "indexer.wk") == (9e-6, "input_norm + attention.qkv_a")
+    assert our_dispatch(run, "paged_mqa_logits", "") == (5e-6, "")
+
+
 def test_tables_show_reasons_and_times():
     report = RivalsReport("glm-5.1", "8192", "a GPU", {"torch": "2.11"}, "method")
     report.layers = [LayerResult("slow", 4, (3e-4, 2e-4, 4e-4), 0.04), LayerResult("gone", 4, reason="not there")]
