@@ -25,9 +25,13 @@ NVIDIA_ONLY = frozenset(
 """Ops whose kernels need clusters of workgroups: only a real device runs their cases (see device_check)."""
 
 
+SAME_BITS_AS_TWO = frozenset(("indexer_q_prepare_and_logits",))
+"""Ops whose kernels are compared with those of two others, bit by bit, in a test of their own."""
+
+
 def op_names() -> list[str]:
-    """Ops that have cases, and kernels for every GPU."""
-    return sorted(every_op_name() - NVIDIA_ONLY)
+    """Ops that have cases, and kernels for every GPU that are tested by themselves."""
+    return sorted(every_op_name() - NVIDIA_ONLY - SAME_BITS_AS_TWO)
 
 
 def every_op_name() -> set[str]:

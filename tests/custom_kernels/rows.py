@@ -11,7 +11,6 @@ from predecode.custom_kernels.layouts import PAGE_TOKENS
 from tests.custom_kernels.cases.block_scaled import elements
 from tests.custom_kernels.cases.case import Case
 from tests.custom_kernels.cases.paged_mqa_logits import random_pages
-from tests.custom_kernels.cases.rotation import scattered_positions, table
 from tests.custom_kernels.compiled_cases import load
 from tests.custom_kernels.reference_indexer import key_offset, scale_bytes
 
@@ -69,16 +68,6 @@ def lengths_around_a_selection(element_format: ElementFormat) -> Case:
     return Case("", (query, weights, cache, table, lengths, MOST_SELECTED), ())
 
 
-def raw_queries_around_a_selection(element_format: ElementFormat) -> Case:
-    """`indexer_q_prepare_and_logits` of the same rows."""
-    generator = torch.Generator().manual_seed(24)
-    query, _, *pages = lengths_around_a_selection(element_format).arguments
-    rows, heads, columns = query.shape
-    q = torch.randn(rows, heads * columns, generator=generator).to(element_format.activation_dtype)
-    gates, positions = torch.randn(rows, heads, generator=generator), scattered_positions(generator, rows, 512)
-    return Case("", (q, gates, table(512), positions, "interleaved", element_format.name, *pages), ())
-
-
 def equal_scores(element_format: ElementFormat) -> Case:
     """`topk_slots` of rows in which many scores are equal."""
     _, _, _, table, lengths, topk = lengths_around_a_selection(element_format).arguments
@@ -120,11 +109,6 @@ LAYOUTS = {
     "paged_mqa_logits": Layout(
         lengths_around_a_selection,
         {"query": 0, "weights": 0, "block_table": 0, "lengths": 0},
-        (logits_of_length,),
-    ),
-    "indexer_q_prepare_and_logits": Layout(
-        raw_queries_around_a_selection,
-        {"q": 0, "gates": 0, "positions": 0, "block_table": 0, "lengths": 0},
         (logits_of_length,),
     ),
     "topk_slots": Layout(equal_scores, {"logits": 0, "lengths": 0, "block_table": 0}, (0,)),

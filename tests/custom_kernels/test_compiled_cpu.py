@@ -9,12 +9,13 @@ import pytest
 from predecode.custom_kernels.launch import KERNEL_FOLDER
 from predecode.custom_kernels.targets import CPU
 from tests.custom_kernels.cases.case import mismatches
-from tests.custom_kernels.compiled_cases import compile_cases, load, op_names, run_cases
+from tests.custom_kernels.compiled_cases import SAME_BITS_AS_TWO, compile_cases, load, op_names, run_cases
 from tests.custom_kernels.direct_call import call_kernel
 
 THROUGH_THE_COMPILER = 4
 """Cases: what a module adds, operands, constants and buffers that are reused, is the same in all."""
-HAVE_KERNELS = [name for name in op_names() if (KERNEL_FOLDER / f"{name}.cpp").is_file()]
+NAMES = [*op_names(), *SAME_BITS_AS_TWO]
+HAVE_KERNELS = [name for name in NAMES if (KERNEL_FOLDER / f"{name}.cpp").is_file()]
 
 
 @pytest.mark.parametrize("name", HAVE_KERNELS)
@@ -26,7 +27,7 @@ def test_kernel_of(name):
     assert not {label: found for label, found in faults.items() if any(found)}
 
 
-@pytest.mark.parametrize("name", op_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_compiled_cases_of(name):
     op, cases = load(name, CPU.element_format)
     cases = [case for case in cases if case.label != "denormal"]
