@@ -3,7 +3,7 @@
 #include "normed_rows.h"
 
 using Tile = WarpgroupTile<ROWS, COLUMNS, BANDS, SPLIT, AHEAD, UNIT_ROWS>;
-using Rows = NormedRows<Tile, 2, COLUMNS>;
+using Rows = NormedRows<Tile, 2, STRIDE>;
 
 DEVICE void add_normed_gemm_fp8_blockscale(EarlyWorkgroup workgroup, Rows::Shared &shared, const bf16 *x,
                                            const bf16 *residual, const bf16 *norm_weight, const uint8 *weight,

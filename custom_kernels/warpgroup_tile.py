@@ -25,7 +25,7 @@ RESIDENT_SHARE = 0.75
 class WarpgroupTile:
     """What a cluster of ``split`` workgroups takes, each a slice of the columns: ``bands`` bands of 16 weight rows.
 
-    A wave takes one, or two waves its groups in turn. All of the slice's activation rows, as ``unit_rows``, are in
+    A wave takes one, or with others its groups in turn. All of the slice's activation rows, as ``unit_rows``, are in
     workgroup memory, and each wave's weights of ``ahead`` groups are under way.
     """
 
@@ -37,12 +37,12 @@ class WarpgroupTile:
     @property
     def band_waves(self) -> int:
         """Waves that share a band."""
-        return WAVES // PAIR_BANDS if self.bands <= PAIR_BANDS else 1
+        return WAVES // self.bands
 
     @property
     def sum_bytes(self) -> int:
         """Workgroup memory of the sums over a cluster."""
-        return 4 * TILE * self.unit_rows * self.bands * self.band_waves + 16
+        return 4 * TILE * WAVES * self.unit_rows + 16
 
     def with_most_ahead(self, target: Target, columns: int, kept: int = 0) -> "WarpgroupTile | None":
         """The tile with as many weights under way as leave ``kept`` bytes of workgroup memory; None where none do.
@@ -55,7 +55,7 @@ class WarpgroupTile:
         room = target.resident_share - WARPGROUP_ALIGNMENT - groups * (self.unit_rows * (GROUP + 4) + 4) - kept
         if self.unit_rows == WARPGROUP_ROWS[0]:
             room -= self.sum_bytes
-        ahead = min(groups // self.band_waves, room // (self.bands * self.band_waves * (TILE * GROUP + 8)))
+        ahead = min(groups // self.band_waves, room // (WAVES * (TILE * GROUP + 8)))
         return replace(self, ahead=ahead) if ahead > 0 and room >= self.sum_bytes else None
 
     def workgroups(self, bands: int) -> tuple[int, int, int]:

@@ -28,28 +28,21 @@ DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, f
   }
 }
 
-// What a wave adds to the sums: term `index` of those of band `band`, if it `exists`.
-struct ProductTerm {
-  bool exists;
-  int band, index;
-};
-
 // Adds the terms, always in the same order: store(outputs, place, sums) with the `outputs` there are, or none where the
-// lane has no sums. The lane's term of part i is `sums_of(i)`. All threads of the workgroup must call, which is number
-// `slice` of a cluster that has met, or of none. `before_store` is called while terms are under way.
+// lane has no sums. The lane's term `term` of part i of band `band` is `sums_of(i)`. All threads of the workgroup must
+// call, which is number `slice` of a cluster that has met, or of none. `before_store` is called while terms are under way.
 template <int PARTS, int COUNT, int SPLIT, int TERMS, typename SumsOf, typename BeforeStore, typename Store>
-DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, ProductTerm term, SumsOf sums_of,
+DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int band, int term, SumsOf sums_of,
                          int outputs, BeforeStore before_store, Store store) {
-  auto place_of = [&](int part) INLINE { return (term.band * PARTS + part) * WAVE_SIZE + lane_id(); };
+  auto place_of = [&](int part) INLINE { return (band * PARTS + part) * WAVE_SIZE + lane_id(); };
   if constexpr (TERMS == 1) {
     before_store();
 #pragma unroll
-    for (int i = 0; i < PARTS; ++i) store(term.exists ? outputs : 0, place_of(i), sums_of(i));
+    for (int i = 0; i < PARTS; ++i) store(outputs, place_of(i), sums_of(i));
   } else {
     static_assert(COUNT % (SPLIT * 8) == 0 && SPLIT > 1);
-    if (term.exists)
 #pragma unroll
-      for (int i = 0; i < PARTS; ++i) send_term(sums, term.index, place_of(i), sums_of(i));
+    for (int i = 0; i < PARTS; ++i) send_term(sums, term, place_of(i), sums_of(i));
     before_store();
     await_sent(sums.arrival);
     constexpr int THREADS = 256;

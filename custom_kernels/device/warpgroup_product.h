@@ -1,10 +1,9 @@
 // A product of few rows with a block-scaled weight by warpgroups (NVIDIA): the SPLIT workgroups of a cluster share BANDS
 // bands of 16 weight rows, each takes a slice of the COLUMNS columns.
 //
-// A wave multiplies a band with the ROWS rows as UNIT_ROWS, a warpgroup's waves together; where a warpgroup has three
-// bands, its last wave only takes part. The waves of a band take the groups of the slice in turn. The copy engine brings
-// each wave the weights of AHEAD groups, before the rows are there; the slice of the ROWS rows lies in workgroup memory as
-// a whole, and is multiplied as it arrives. Nothing is converted.
+// A wave multiplies a band, four of them together, with the ROWS rows as UNIT_ROWS; the waves of a band take the groups
+// of the slice in turn. The copy engine brings each wave the weights of AHEAD groups, before the rows are there; the slice
+// of the ROWS rows lies in workgroup memory as a whole, and is multiplied as it arrives. Nothing is converted.
 //
 // Where the rows come from is a type:
 //   Memory                               its part of workgroup memory
@@ -36,10 +35,7 @@ static constexpr int largest_divisor(int number, int most) {
 template <int ROWS_, int COLUMNS_, int BANDS_, int SPLIT_, int AHEAD_, int UNIT_ROWS_> struct WarpgroupTile {
   static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, BANDS = BANDS_, SPLIT = SPLIT_, AHEAD = AHEAD_;
   static constexpr int UNIT_ROWS = UNIT_ROWS_, PARTS = UNIT_ROWS / PART_ROWS;
-  static constexpr int THREADS = 256, WARPGROUPS = THREADS / WAVE_SIZE / WARPGROUP_WAVES;
-  // Bands of a warpgroup, waves that share a band, and waves that have one.
-  static constexpr int OWN_BANDS = BANDS > WARPGROUP_WAVES ? BANDS / WARPGROUPS : BANDS;
-  static constexpr int BAND_WAVES = WARPGROUPS * OWN_BANDS / BANDS, WAVES = BANDS * BAND_WAVES;
+  static constexpr int THREADS = 256, WAVES = THREADS / WAVE_SIZE, BAND_WAVES = WAVES / BANDS;
   static constexpr int GROUPS = COLUMNS / SPLIT / GROUP, TURNS = GROUPS / BAND_WAVES;
   static constexpr int BAND_BYTES = TILE * GROUP;  // of a group
   // Turns whose products are under way together: as many as there are registers for.
@@ -51,13 +47,7 @@ template <int ROWS_, int COLUMNS_, int BANDS_, int SPLIT_, int AHEAD_, int UNIT_
   static_assert(GROUP == WARPGROUP_COLUMNS);
   static_assert(COLUMNS % (SPLIT * GROUP) == 0 && GROUPS <= THREADS && ROWS <= UNIT_ROWS);
   static_assert(TOGETHER <= AHEAD && AHEAD <= TURNS);  // who waits for a group has ordered it
-  static_assert(WAVES == WARPGROUPS * OWN_BANDS && OWN_BANDS <= WARPGROUP_WAVES && TURNS * BAND_WAVES == GROUPS);
-
-  // Whether the running wave has a band; then its number among those that have, its band, and its first group.
-  static DEVICE bool has_band() { return OWN_BANDS == WARPGROUP_WAVES || wave_id() % WARPGROUP_WAVES < OWN_BANDS; }
-  static DEVICE int wave() { return warpgroup_id() * OWN_BANDS + wave_id() % WARPGROUP_WAVES; }
-  static DEVICE int band() { return wave() % BANDS; }
-  static DEVICE int first_group() { return wave() / BANDS; }
+  static_assert(BANDS * BAND_WAVES == WAVES && BANDS % WARPGROUP_WAVES == 0 && TURNS * BAND_WAVES == GROUPS);
 };
 
 // The sums of many rows take the place of the first groups of weights, or of all, when these have been multiplied.
@@ -109,8 +99,8 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
   schedule_boundary();
 
   // Bands past the end repeat the last one, and are not stored.
-  int wave = Tile::wave(), own_group = Tile::first_group();
-  int band = first_band + Tile::band() < bands ? first_band + Tile::band() : bands - 1;
+  int wave = wave_id(), own_band = wave % BANDS, own_group = wave / BANDS;
+  int band = first_band + own_band < bands ? first_band + own_band : bands - 1;
   const uint8 *source =
       weight + tiled_16x16_offset(int64(band) * TILE, (first_group + own_group) * GROUP, Tile::COLUMNS);
   auto &arrivals = shared.arrivals[wave];
@@ -120,7 +110,7 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
   if (!workgroup.waits()) rows.load(shared, first_group);
   rows.expect(shared);
   if (SPLIT > 1 && JOINS_AT_ONCE) join_cluster(sums, slice);
-  if (lane_id() == 0 && Tile::has_band()) {
+  if (lane_id() == 0) {
 #pragma unroll
     for (int turn = 0; turn < AHEAD; ++turn) start(arrivals[turn]);
     publish_to_engines();
@@ -155,10 +145,8 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
 #pragma unroll
     for (int k = 0; k < TOGETHER; ++k) {
       int slot = (turn + k) % AHEAD;
-      if (Tile::has_band()) {
-        wait_for(arrivals[slot], (turn + k) / AHEAD);
-        load_left_rows(weights[slot][wave], left[k]);
-      }
+      wait_for(arrivals[slot], (turn + k) / AHEAD);
+      load_left_rows(weights[slot][wave], left[k]);
       start_group(left[k], shared.rows[(turn + k) * BAND_WAVES + own_group], products[k]);
     }
     finish_groups();
@@ -168,7 +156,7 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
       int group = (turn + k) * BAND_WAVES + own_group;
       if (turn + k + AHEAD < TURNS) {
         wave_barrier();
-        if (lane_id() == 0 && Tile::has_band()) order(turn + k + AHEAD);
+        if (lane_id() == 0) order(turn + k + AHEAD);
       }
 #pragma unroll
       for (int i = 0; i < UNIT_ROWS / 8; ++i) {
@@ -188,10 +176,10 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
   auto sums_of = [&](int i) INLINE {
     return float4{totals[i][0][0], totals[i][0][1], totals[i][1][0], totals[i][1][1]};
   };
-  ProductTerm term = {Tile::has_band(), Tile::band(), slice * BAND_WAVES + own_group};
   auto store = [&](int outputs, int index, float4 sum) INLINE {
     store_sums<Tile::ROWS, PARTS>(result, outputs, first_band * TILE, index, rows.finish(sum, index));
   };
-  add_products<PARTS>(sums, slice, term, sums_of, bands * TILE, [&] INLINE { rows.receive(shared); }, store);
+  add_products<PARTS>(sums, slice, own_band, slice * BAND_WAVES + own_group, sums_of, bands * TILE,
+                      [&] INLINE { rows.receive(shared); }, store);
 }
 #endif

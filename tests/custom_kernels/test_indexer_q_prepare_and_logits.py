@@ -75,9 +75,9 @@ def test_other_definitions_are_noticed(element_format):
         assert mismatch(OP.overload(*(right | changed).values()), expected, case.compare[0]), label
 
 
-def test_kernel_gives_the_bits_of_the_two_kernels():
-    target = GFX942
-    chosen = cases(target.element_format)[1::4]
+@pytest.mark.parametrize(("target", "chosen"), [(GFX942, slice(1, None, 4)), (GFX950, slice(0, None, 8))])
+def test_kernel_gives_the_bits_of_the_two_kernels(target, chosen):
+    chosen = cases(target.element_format)[chosen]
     device = emulation.open_device(target.arch, strict=True)
 
     def run(op, arguments_of):

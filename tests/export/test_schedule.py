@@ -342,14 +342,18 @@ def test_what_the_level_before_makes_is_not_read_early(operand, phases, monkeypa
     assert sorted(len(kernel.composition.phases) for kernel in kernels) == phases
 
 
-def test_a_level_that_makes_registers_spill_stands_alone(monkeypatch):
+def let_kernels_spill(monkeypatch, spills):
     def check(code, composition, target):
-        if len(composition.phases) > 1:
+        if spills(composition):
             raise RegistersSpilled("too many")
         return check_launch(code, composition, target)
 
-    let_products_read_early(monkeypatch, "weight")
     monkeypatch.setattr("predecode.export.inject.check_launch", check)
+
+
+def test_a_level_that_makes_registers_spill_stands_alone(monkeypatch):
+    let_products_read_early(monkeypatch, "weight")
+    let_kernels_spill(monkeypatch, lambda composition: len(composition.phases) > 1)
     model, arguments, kernels, module = fused_module(Fusion.CHAIN)
     assert [len(kernel.composition.phases) for kernel in kernels] == [1, 1, 1]
     device = emulation.open_device("gfx942", strict=True)
@@ -358,14 +362,9 @@ def test_a_level_that_makes_registers_spill_stands_alone(monkeypatch):
 
 
 def test_calls_side_by_side_that_make_registers_spill_stand_alone(monkeypatch):
-    def check(code, composition, target):
-        if len(composition.parts) > 1:
-            raise RegistersSpilled("too many")
-        return check_launch(code, composition, target)
-
     let_products_read_early(monkeypatch, "weight")
     model, arguments, _, apart = fused_module(Fusion.NONE, Aside)
-    monkeypatch.setattr("predecode.export.inject.check_launch", check)
+    let_kernels_spill(monkeypatch, lambda composition: len(composition.parts) > 1)
     _, _, kernels, alone = fused_module(Fusion.CHAIN, Aside)
     assert {len(kernel.composition.parts) for kernel in kernels} == {1}
     device = emulation.open_device("gfx942", strict=True)
@@ -375,10 +374,7 @@ def test_calls_side_by_side_that_make_registers_spill_stand_alone(monkeypatch):
 
 
 def test_what_spills_alone_is_refused(monkeypatch):
-    def check(code, composition, target):
-        raise RegistersSpilled("too many")
-
-    monkeypatch.setattr("predecode.export.inject.check_launch", check)
+    let_kernels_spill(monkeypatch, lambda composition: True)
     with pytest.raises(RegistersSpilled):
         fused_module(Fusion.NONE, Aside)
 
