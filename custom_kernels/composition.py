@@ -22,7 +22,8 @@ class Part:
     """One op's ``launch``, and which of the entry's pointers its body receives, in the body's order.
 
     ``offsets`` are bytes added to each (empty: none), ``writes`` the pointers behind which it writes. ``awaited`` tells
-    whether later phases read any of that; the next phase does not wait for other parts.
+    whether later phases wait for any of that; the next phase does not wait for other parts. A part that ``posts`` its
+    result need not be waited for, and one that ``takes`` it does not wait (see `Launch`).
     """
 
     launch: Launch
@@ -30,6 +31,8 @@ class Part:
     offsets: tuple[int, ...] = ()
     writes: frozenset[int] = frozenset()
     awaited: bool = True
+    posts: bool = False
+    takes: bool = False
 
     @property
     def workgroups(self) -> int:

@@ -9,6 +9,8 @@ from predecode.custom_kernels.targets import RESIDENT_PER_UNIT
 
 NO_EARLIER_PHASE = "EarlierPhase{}"
 """Given to a body whose inputs are there when it starts."""
+TAKES_WHAT_IS_POSTED = "EarlierPhase{.posts = true}"
+"""Given to a body that waits for none of the workgroups which make its inputs."""
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 
 
@@ -81,11 +83,11 @@ def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
 
 def _chain(composition: Composition, names: Iterator[str], constants: Iterator[str]) -> Iterator[str]:
     """Each phase's workgroups behind those of the phase before, of which they wait for the awaited ones."""
-    counts = [sum(part.workgroups for part in phase) for phase in composition.phases]
+    waiting = [sum(part.workgroups for part in phase if not part.takes) for phase in composition.phases]
     arriving = [sum(part.workgroups for part in phase if part.awaited) for phase in composition.phases]
     first, earlier = 0, NO_EARLIER_PHASE
     for i, phase in enumerate(composition.phases):
-        is_last = i == len(counts) - 1
+        is_last = i == len(waiting) - 1
         end = first + sum(in_clusters(part.workgroups, composition.cluster) for part in phase)
         if not is_last:
             yield f"  if (index < {end}) {{"
@@ -94,7 +96,7 @@ def _chain(composition: Composition, names: Iterator[str], constants: Iterator[s
         if not is_last:
             yield "    return;"
             yield "  }"
-            earlier = f"EarlierPhase{{{arrivals}, {arriving[i]}, {counts[i + 1]}}}"
+            earlier = f"EarlierPhase{{{arrivals}, {arriving[i]}, {waiting[i + 1]}}}"
         first = end
 
 
@@ -121,7 +123,9 @@ def _calls(
     otherwise = ""
     for part in phase:
         x, y, _ = part.launch.workgroups
-        call = _call(part, next(names), f"workgroup_of(index - {first}, {x}, {y})", constants, earlier)
+        workgroup = f"workgroup_of(index - {first}, {x}, {y}, {str(part.posts).lower()})"
+        awaited = TAKES_WHAT_IS_POSTED if part.takes else earlier
+        call = _call(part, next(names), workgroup, constants, awaited)
         end = first + part.workgroups
         if arrivals and part.awaited:
             call = f"{{ {call} arrive({arrivals}); }}"

@@ -106,6 +106,8 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroups=(-(-rows // rows_each), 2, 1),
         workgroup_size=(THREADS, 1, 1),
         defines=(("ROWS_EACH", rows_each), *defines),
+        reads_early=("query_weight", "latent_weight", "rope_table", "positions", "slot_mapping"),
+        takes="qkv_a" if rows % rows_each == 0 else "",  # rows past the end would be read twice
     )
 
 

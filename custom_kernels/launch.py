@@ -23,6 +23,9 @@ class Launch:
     (NVIDIA only; see device/cluster_sums.h). ``when_resident`` is what a resident grid runs instead, which cannot hold
     clusters and shares little memory and few registers. Operands in ``reads_early`` are loaded before the kernel
     waits for the ops that make the others, in a dispatch of several phases.
+
+    There the words of a result need not wait for each other (see device/mailbox.h): a kernel that ``posts`` can post
+    those of its only result, and one that ``takes`` an operand reads each word of it once, and can take it.
     """
 
     source: str
@@ -36,12 +39,16 @@ class Launch:
     cluster: int = 1
     when_resident: "Launch | None" = None
     reads_early: tuple[str, ...] = ()
+    posts: bool = False
+    takes: str = ""
 
     def __post_init__(self):
         if self.workgroups[0] % self.cluster:
             raise ValueError(f"{self.symbol}: a grid of {self.workgroups} in clusters of {self.cluster}")
         if unknown := set(self.reads_early) - set(self.operands):
             raise ValueError(f"{self.symbol}: reads {sorted(unknown)} early, which are not among {self.operands}")
+        if self.takes and self.takes not in self.operands:
+            raise ValueError(f"{self.symbol}: takes {self.takes}, which is not among {self.operands}")
         for constant in self.constants:
             if not -(2**31) <= constant < 2**32:
                 raise ValueError(f"{self.symbol}: constant {constant} does not fit in 32 bits")

@@ -54,6 +54,7 @@ def normed_linear_launch(symbol: str, *terms: str) -> LaunchRule:
             workgroups_per_unit=RESIDENT_PER_UNIT,
             cluster=tile.split,
             reads_early=("norm_weight", "weight"),
+            posts=True,
         )
 
     return launch

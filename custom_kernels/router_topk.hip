@@ -5,6 +5,8 @@
 // EXPERTS, GROUPS, TOPK_GROUPS, TOPK, SHARED_EXPERTS and RENORMALIZE are compile-time constants.
 #include "float_math.h"
 #include "layouts.h"
+#include "mailbox.h"
+#include "pipeline.h"
 
 constexpr int THREADS = 256;
 constexpr int SEGMENT = GROUPS > 1 ? EXPERTS / GROUPS : 32;
@@ -78,15 +80,16 @@ DEVICE Biases load_biases(const float *correction_bias) {
   return biases;
 }
 
-DEVICE void route_row(Shared &shared, const float *logits, const Biases &biases, int *ids, float *weights,
-                      float scaling) {
+// `logit_of(expert)` is called once for each.
+template <typename LogitOf>
+DEVICE void route_row(Shared &shared, LogitOf logit_of, const Biases &biases, int *ids, float *weights, float scaling) {
   auto &[scores, keys, best, allowed, chosen] = shared;
 #pragma unroll
   for (int i = 0; i < biases.COUNT; ++i) {
     int expert = i * THREADS + thread_id();
     if (expert < SEGMENTS * SEGMENT) keys[expert] = LOWEST;
     if (expert >= EXPERTS) continue;
-    float score = 1.0f / (1.0f + exponential(-logits[expert])), key = score + biases.bias[i];
+    float score = 1.0f / (1.0f + exponential(-logit_of(expert))), key = score + biases.bias[i];
     scores[expert] = score;
     if (key == key) keys[expert] = key;
   }
@@ -124,11 +127,15 @@ DEVICE void route_row(Shared &shared, const float *logits, const Biases &biases,
   }
 }
 
-DEVICE void router_topk(EarlyWorkgroup workgroup, Shared &shared, const float *logits, const float *correction_bias,
-                        int *ids, float *weights, int scaling_bits) {
+DEVICE void router_topk(EarlyWorkgroup workgroup, Shared &shared, float *logits, const float *correction_bias, int *ids,
+                        float *weights, int scaling_bits) {
   int64 row = workgroup.x;
   Biases biases = load_biases(correction_bias);
   workgroup.await_inputs();
-  route_row(shared, logits + row * EXPERTS, biases, ids + row * (TOPK + SHARED_EXPERTS),
+  auto logit_of = [&](int expert) INLINE {
+    float *logit = logits + row_major_offset(row, expert, EXPERTS);
+    return workgroup.takes() ? take(logit) : *logit;
+  };
+  route_row(shared, logit_of, biases, ids + row * (TOPK + SHARED_EXPERTS),
             weights + row * (TOPK + SHARED_EXPERTS), __builtin_bit_cast(float, scaling_bits));
 }

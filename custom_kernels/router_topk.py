@@ -75,6 +75,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
             ("RENORMALIZE", int(call["renormalize"])),
         ),
         reads_early=("correction_bias",),
+        takes="logits",
     )
 
 

@@ -4,7 +4,7 @@ The runtime binds at most 16 buffers to a dispatch. So the layer's parameters co
 the dispatch's own ops read lies in one scratch buffer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,6 +23,8 @@ from predecode.export.weights.spans import Span
 from predecode.pipelines.errors import PredecodeError
 
 _STATE = "predecode.grid_state"
+_WAITING_WORDS = 2 * MOST_PHASES
+_WORD_BYTES = 4
 _SCRATCH_ALIGNMENT = 256
 
 
@@ -39,8 +41,12 @@ class FusedCalls(DispatchedCalls):
 
     @cached_property
     def _state(self) -> LoadedGlobal:
-        """Two words for a barrier, or for each phase that another one waits for; zero between dispatches."""
-        return LoadedGlobal(f"{_STATE}.{self.function}", f"tensor<{2 * MOST_PHASES}xi32>", written=True)
+        """Two words for a barrier, or for each phase that another one waits for, then what is posted.
+
+        Zero between dispatches: those of a function that post as much share it.
+        """
+        words = _WAITING_WORDS + self._posted_words
+        return LoadedGlobal(f"{_STATE}.{self.function}.{words}", f"tensor<{words}xi32>", written=True)
 
     @cached_property
     def operands(self) -> list[ir.Value]:
@@ -63,7 +69,10 @@ class FusedCalls(DispatchedCalls):
 
     @cached_property
     def _all_results(self) -> list[ir.Value]:
-        return [result for call in self.calls for result in call.operation.results]
+        return self._results_of(self.phases)
+
+    def _results_of(self, phases: Sequence[Sequence[TracedCall]]) -> list[ir.Value]:
+        return [result for call in _calls_of(phases) for result in call.operation.results]
 
     @cached_property
     def _outside(self) -> list[ir.Value]:
@@ -114,7 +123,7 @@ class FusedCalls(DispatchedCalls):
             if span:
                 addresses[value] = entry_pointers[span.entry], span.offset
         own = len(self.operands) + len(self._loaded)
-        scratch, end = own + len(self.results) - len(self._in_place), 0
+        scratch, end, posted = own + len(self.results) - len(self._in_place), 0, _WAITING_WORDS * _WORD_BYTES
         for call in self.calls:
             for i, result in enumerate(call.operation.results):
                 if i in call.op.in_place:
@@ -122,6 +131,9 @@ class FusedCalls(DispatchedCalls):
                 elif result in self.results:
                     addresses[result] = own, 0
                     own += 1
+                elif result in self._posted:
+                    addresses[result] = self._state_pointer, posted
+                    posted += meta_tensor(result).nbytes
                 else:
                     addresses[result] = scratch, end
                     end += -(-meta_tensor(result).nbytes // _SCRATCH_ALIGNMENT) * _SCRATCH_ALIGNMENT
@@ -133,7 +145,7 @@ class FusedCalls(DispatchedCalls):
 
     @cached_property
     def _scratch_bytes(self) -> int:
-        inside = [value for value in self._all_results if value not in self.results]
+        inside = [value for value in self._all_results if value not in self.results and value not in self._posted]
         ends = [self._addresses[value][1] + meta_tensor(value).nbytes for value in inside]
         return max(ends, default=0)
 
@@ -151,7 +163,7 @@ class FusedCalls(DispatchedCalls):
         phases = tuple(tuple(self._part(call) for call in phase) for phase in self.phases)
         pointers = len(self.operands) + len(self._loaded) + len(self.results) - len(self.tied) + 1
         resident = self.target.resident_grid if self.resident else 0
-        return Composition(phases, pointers, resident, state=len(self.operands) + len(self._entries))
+        return Composition(phases, pointers, resident, state=self._state_pointer)
 
     def _part(self, call: TracedCall) -> Part:
         results = call.operation.results
@@ -160,11 +172,48 @@ class FusedCalls(DispatchedCalls):
         writes = frozenset(self._addresses[result][0] for result in results)
         launch = (call.launch.when_resident if self.resident else None) or call.launch
         pointers, offsets = zip(*addresses, strict=True)
-        return Part(launch, pointers, offsets, writes, self._is_awaited(call))
+        posts = any(result in self._posted for result in results)
+        takes = any(value in self._posted for value in call.operands)
+        return Part(launch, pointers, offsets, writes, self._is_awaited(call), posts, takes)
 
     def _is_awaited(self, call: TracedCall) -> bool:
-        """Whether a call of a later phase reads a result of ``call``; one of the same phase cannot."""
-        return any(use.owner.operation in self._operations for result in call.operation.results for use in result.uses)
+        """Whether a call of a later phase waits for a result of ``call``; one of the same phase cannot."""
+        awaited = [result for result in call.operation.results if result not in self._posted]
+        return any(use.owner.operation in self._operations for result in awaited for use in result.uses)
+
+    @cached_property
+    def _state_pointer(self) -> int:
+        return len(self.operands) + len(self._entries)
+
+    @cached_property
+    def _posted(self) -> list[ir.Value]:
+        """Results that the only call which reads them takes, instead of waiting for all that their phase makes."""
+        if self.resident:
+            return []
+        return [
+            result
+            for i, phase in enumerate(self.phases[:-1])
+            for call in phase
+            if call.launch.posts
+            for result in call.operation.results
+            if any(self._takes_all(reader, result, i) for reader in self.phases[i + 1])
+        ]
+
+    def _takes_all(self, reader: TracedCall, result: ir.Value, phase: int) -> bool:
+        """Whether ``reader``, of the phase after ``phase``, takes ``result`` and needs nothing else of this dispatch.
+
+        No later phase may need what is made up to ``phase``: its waiting for the reader's would not include that.
+        """
+        takes = reader.launch.takes and reader.tensor(reader.launch.takes) == result
+        alone = all(use.owner.operation == reader.operation for use in result.uses)
+        earlier = self._results_of(self.phases[: phase + 1])
+        later = [value for call in _calls_of(self.phases[phase + 2 :]) for value in call.operands]
+        needs = [value for value in reader.operands if value in self._all_results]
+        return bool(takes) and alone and needs == [result] and not any(value in earlier for value in later)
+
+    @property
+    def _posted_words(self) -> int:
+        return sum(meta_tensor(value).nbytes for value in self._posted) // _WORD_BYTES
 
     def touched(self) -> dict[int, Touched]:
         """What all calls move of each operand and loaded entry, by binding."""
@@ -200,3 +249,7 @@ class FusedCalls(DispatchedCalls):
         }
         state = self._state
         return texts | {state.name: f'util.global private mutable @"{state.name}" = dense<0> : {state.type}'}
+
+
+def _calls_of(phases: Sequence[Sequence[TracedCall]]) -> list[TracedCall]:
+    return [call for phase in phases for call in phase]

@@ -17,9 +17,10 @@ typedef float float4 __attribute__((ext_vector_type(4)));
 typedef uint32 uint32x2 __attribute__((ext_vector_type(2)));
 typedef uint32 uint32x4 __attribute__((ext_vector_type(4)));
 
-// Which workgroup of an op's own grid a body runs as.
+// Which workgroup of an op's own grid a body runs as, and whether it posts its result (mailbox.h): known when compiling.
 struct Workgroup {
   int x, y, z;
+  bool posts = false;
 };
 
 #if defined(__AMDGCN__) || defined(__NVPTX__)

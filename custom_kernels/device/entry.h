@@ -31,7 +31,9 @@ struct Buffer {
 };
 
 // Workgroup `index` of a grid of `x` * `y` * z workgroups.
-DEVICE Workgroup workgroup_of(int index, int x, int y) { return {index % x, index / x % y, index / (x * y)}; }
+DEVICE Workgroup workgroup_of(int index, int x, int y, bool posts) {
+  return {index % x, index / x % y, index / (x * y), posts};
+}
 
 // `workgroup` as a body takes it that waits itself, or when `earlier` has ended. When the body has returned, `earlier` is
 // left with `seen_before`.

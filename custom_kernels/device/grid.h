@@ -25,6 +25,14 @@ DEVICE uint32 load_relaxed(const uint32 *word) {
 DEVICE void store_relaxed(uint32 *word, uint32 value) {
   __scoped_atomic_store_n(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
 }
+DEVICE uint32x4 load_relaxed(const uint32x4 *words) {
+  auto word = (const uint32 *)words;
+  return {load_relaxed(word), load_relaxed(word + 1), load_relaxed(word + 2), load_relaxed(word + 3)};
+}
+DEVICE void store_relaxed(uint32x4 *words, uint32x4 values) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) store_relaxed((uint32 *)words + i, values[i]);
+}
 DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
   return __scoped_atomic_fetch_add(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
 }
@@ -53,6 +61,20 @@ DEVICE uint32 load_acquire(const uint32 *word) {
 }
 DEVICE void store_relaxed(uint32 *word, uint32 value) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+// Each of the four for itself.
+DEVICE uint32x4 load_relaxed(const uint32x4 *words) {
+  uint32 a, b, c, d;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
+               : "l"(words)
+               : "memory");
+  return {a, b, c, d};
+}
+DEVICE void store_relaxed(uint32x4 *words, uint32x4 values) {
+  asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(words), "r"(values[0]), "r"(values[1]),
+               "r"(values[2]), "r"(values[3])
+               : "memory");
 }
 DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
   uint32 before;
@@ -91,9 +113,11 @@ struct Arrivals {
 };
 
 // A phase's `workgroups`, which `waiting` workgroups of the next one wait for; none are waited for with `workgroups` 0.
+// A workgroup that waits for none may take what they post instead (mailbox.h).
 struct EarlierPhase {
   Arrivals *arrivals;
   uint32 workgroups, waiting;
+  bool posts = false;
 
   // Returns when all workgroups of the phase have ended, and what they wrote to global memory can be read. Workgroups
   // start in the order of their indices and only wait for earlier ones, so that these can always run. `leave` takes what
@@ -133,8 +157,10 @@ struct EarlyWorkgroup : Workgroup {
   EarlierPhase earlier;
   uint32 &seen_before;
 
-  // Whether there is anything to wait for: known when compiling.
-  __attribute__((device, always_inline)) bool waits() const { return earlier.workgroups > 0; }
+  // Whether there is anything to wait for, and whether the body takes it, for which `await_inputs` does not wait: known
+  // when compiling.
+  __attribute__((device, always_inline)) bool waits() const { return earlier.workgroups > 0 || takes(); }
+  __attribute__((device, always_inline)) bool takes() const { return earlier.posts; }
   __attribute__((device, always_inline)) void await_inputs() const { seen_before = earlier.wait(); }
   // What is done when the body has returned; before, where it needs the register.
   __attribute__((device, always_inline)) void leave() const {

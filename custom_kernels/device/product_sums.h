@@ -5,6 +5,7 @@
 
 #include "bf16.h"
 #include "cluster_sums.h"
+#include "mailbox.h"
 #include "matrix.h"
 #include "pipeline.h"
 #include "wave.h"
@@ -14,9 +15,9 @@
 template <int BANDS, int PARTS, int SPLIT, int BAND_WAVES>
 using ProductSums = ClusterSums<BANDS * PARTS * WAVE_SIZE, SPLIT, SPLIT * BAND_WAVES>;
 
-// Stores a lane's sums of part `index` / WAVE_SIZE % PARTS of a band with a neighbour's: pairs of outputs.
+// Stores or posts a lane's sums of part `index` / WAVE_SIZE % PARTS of a band with a neighbour's: pairs of outputs.
 template <int ROWS, int PARTS>
-DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, float4 sums) {
+DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, float4 sums, bool posts) {
   int lane = index % WAVE_SIZE, part = index / WAVE_SIZE;
   bool second = lane / 4 % 2;
   int row = part % PARTS * PART_ROWS + lane % 4 * 2 + second, output = first_output + part / PARTS * TILE + lane / 8 * 2;
@@ -24,7 +25,10 @@ DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, f
   for (int half = 0; half < 2; ++half) {
     uint32 own = to_bf16x2(sums[2 * half], sums[2 * half + 1]), other = wave_read(int(own), lane_id() ^ 4);
     uint32 pair = second ? other >> 16 | (own & 0xFFFF0000) : (own & 0xFFFF) | other << 16;
-    if (row < ROWS && output < outputs) *(uint32 *)(result + row_major_offset(row, output + half * 8, outputs)) = pair;
+    if (row >= ROWS || output >= outputs) continue;
+    bf16 *stored = result + row_major_offset(row, output + half * 8, outputs);
+    if (posts) post(stored, pair);
+    else *(uint32 *)stored = pair;
   }
 }
 

@@ -177,7 +177,8 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
     return float4{totals[i][0][0], totals[i][0][1], totals[i][1][0], totals[i][1][1]};
   };
   auto store = [&](int outputs, int index, float4 sum) INLINE {
-    store_sums<Tile::ROWS, PARTS>(result, outputs, first_band * TILE, index, rows.finish(sum, index));
+    store_sums<Tile::ROWS, PARTS>(result, outputs, first_band * TILE, index, rows.finish(sum, index),
+                                  workgroup.posts);
   };
   add_products<PARTS>(sums, slice, own_band, slice * BAND_WAVES + own_group, sums_of, bands * TILE,
                       [&] INLINE { rows.receive(shared); }, store);

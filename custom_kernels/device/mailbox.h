@@ -1,0 +1,46 @@
+// Words of results that workgroups of one phase post, and the one thread that reads each takes: it sees for itself when a
+// word is there. That is sooner than when a whole phase has ended, and costs neither side a fence.
+//
+// A word in global memory is posted as its complement; zero, before the first launch and once it has been taken, is none.
+#pragma once
+
+#include "bf16.h"
+#include "grid.h"
+#include "pipeline.h"
+
+// `word` is a float, or two of 16 bits.
+DEVICE void post(void *place, uint32 word) {
+  // The one word whose complement is zero is not a number, nor are two; so are others.
+  store_relaxed((uint32 *)place, word == 0xFFFFFFFF ? ~0x7FFF7FFFu : ~word);
+}
+DEVICE void post(float *place, float value) { post((void *)place, __builtin_bit_cast(uint32, value)); }
+
+// Waits for the number.
+DEVICE float take(float *place) {
+  uint32 word;
+  while ((word = load_relaxed((const uint32 *)place)) == 0) pause();
+  store_relaxed((uint32 *)place, 0);
+  return __builtin_bit_cast(float, ~word);
+}
+
+// Whether all four words have been posted.
+DEVICE bool all_posted(uint32x4 words) { return words[0] && words[1] && words[2] && words[3]; }
+
+// Waits for the eight numbers at each of the first `count` of the `places`.
+template <int COUNT>
+DEVICE void take_bf16x8(bf16 *const (&places)[COUNT], int count, float (&values)[COUNT][8]) {
+  uint32x4 words[COUNT];
+  auto load = [&](int i) INLINE { words[i] = i < count ? load_relaxed((const uint32x4 *)places[i]) : ~uint32x4{}; };
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) load(i);
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    while (!all_posted(words[i])) {
+      pause();
+      load(i);
+    }
+    if (i >= count) continue;
+    store_relaxed((uint32x4 *)places[i], uint32x4{});
+    unpack_bf16x8(~words[i], values[i]);
+  }
+}
