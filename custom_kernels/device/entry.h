@@ -27,7 +27,7 @@ template <typename... Values> static constexpr int largest(int first, Values... 
 // A buffer as the launch passes it; the body's parameter gives it its type.
 struct Buffer {
   void *address;
-  template <typename T> __attribute__((device, always_inline)) operator T *() const { return (T *)address; }
+  template <typename T> MEMBER operator T *() const { return (T *)address; }
 };
 
 // Workgroup `index` of a grid of `x` * `y` * z workgroups.

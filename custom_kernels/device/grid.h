@@ -122,7 +122,7 @@ struct EarlierPhase {
   // Returns when all workgroups of the phase have ended, and what they wrote to global memory can be read. Workgroups
   // start in the order of their indices and only wait for earlier ones, so that these can always run. `leave` takes what
   // is returned, which is on its way from memory until then.
-  __attribute__((device, always_inline)) uint32 wait() const {
+  MEMBER uint32 wait() const {
     uint32 seen_before = 0;
     if (workgroups == 0) return seen_before;
     if (thread_id() == 0) {
@@ -134,7 +134,7 @@ struct EarlierPhase {
   }
 
   // The last workgroup to have waited leaves both words zero.
-  __attribute__((device, always_inline)) void leave(uint32 seen_before) const {
+  MEMBER void leave(uint32 seen_before) const {
     if (workgroups == 0 || thread_id() != 0 || seen_before != waiting - 1) return;
     store_relaxed(&arrivals->seen, 0);
     store_relaxed(&arrivals->arrived, 0);
@@ -159,11 +159,11 @@ struct EarlyWorkgroup : Workgroup {
 
   // Whether there is anything to wait for, and whether the body takes it, for which `await_inputs` does not wait: known
   // when compiling.
-  __attribute__((device, always_inline)) bool waits() const { return earlier.workgroups > 0 || takes(); }
-  __attribute__((device, always_inline)) bool takes() const { return earlier.posts; }
-  __attribute__((device, always_inline)) void await_inputs() const { seen_before = earlier.wait(); }
+  MEMBER bool waits() const { return earlier.workgroups > 0 || takes(); }
+  MEMBER bool takes() const { return earlier.posts; }
+  MEMBER void await_inputs() const { seen_before = earlier.wait(); }
   // What is done when the body has returned; before, where it needs the register.
-  __attribute__((device, always_inline)) void leave() const {
+  MEMBER void leave() const {
     earlier.leave(seen_before);
     seen_before = NOT_THE_LAST;
   }

@@ -38,19 +38,19 @@ template <int HEADS, int THREADS> struct NextQuery<PreparedQuery, HEADS, THREADS
   float weight;
 
   template <int ROWS, typename RowOf>
-  __attribute__((device, always_inline)) void
+  MEMBER void
   load_early(const PreparedQuery &in, const KnownRows<PreparedQuery, ROWS> &known, RowOf row_of, int page) {}
 
   template <typename RowOf>
-  __attribute__((device, always_inline)) void load(const PreparedQuery &in, RowOf row_of, int page) {
+  MEMBER void load(const PreparedQuery &in, RowOf row_of, int page) {
     int row = row_of(page);
     load_right_codes(in.codes + row_major_offset(row, 0, HEADS * INDEXER_HEAD_DIM), codes);
     if (thread_id() < HEADS) weight = in.weights[row_major_offset(row, thread_id(), HEADS)];
   }
 
-  __attribute__((device, always_inline)) void store_early(WarpgroupQuery<PreparedQuery, HEADS> &query) const {}
+  MEMBER void store_early(WarpgroupQuery<PreparedQuery, HEADS> &query) const {}
 
-  __attribute__((device, always_inline)) void store(const PreparedQuery &in,
+  MEMBER void store(const PreparedQuery &in,
                                                     WarpgroupQuery<PreparedQuery, HEADS> &query) const {
     store_right_rows(codes, query.rows);
     if (thread_id() < HEADS) query.weights[thread_id()] = weight;
@@ -68,7 +68,7 @@ template <bool HALVES, int HEADS, int THREADS> struct NextQuery<RawQuery<HALVES>
   int row;
 
   template <int ROWS, typename RowOf>
-  __attribute__((device, always_inline)) void
+  MEMBER void
   load_early(const RawQuery<HALVES> &in, const KnownRows<RawQuery<HALVES>, ROWS> &known, RowOf row_of, int page) {
     row = row_of(page);
     if (thread_id() < INDEXER_ROPE_DIM)
@@ -76,7 +76,7 @@ template <bool HALVES, int HEADS, int THREADS> struct NextQuery<RawQuery<HALVES>
   }
 
   template <typename RowOf>
-  __attribute__((device, always_inline)) void load(const RawQuery<HALVES> &in, RowOf, int) {
+  MEMBER void load(const RawQuery<HALVES> &in, RowOf, int) {
 #pragma unroll
     for (int turn = 0; turn < TURNS; ++turn) {
       int64 head = row_major_offset(row, head_in(turn), HEADS);
@@ -85,11 +85,11 @@ template <bool HALVES, int HEADS, int THREADS> struct NextQuery<RawQuery<HALVES>
     if (own_turn() < TURNS) gate = in.gates[row_major_offset(row, head_in(own_turn()), HEADS)];
   }
 
-  __attribute__((device, always_inline)) void store_early(WarpgroupQuery<RawQuery<HALVES>, HEADS> &query) const {
+  MEMBER void store_early(WarpgroupQuery<RawQuery<HALVES>, HEADS> &query) const {
     if (thread_id() < INDEXER_ROPE_DIM) query.rope[thread_id()] = rope;
   }
 
-  __attribute__((device, always_inline)) void store(const RawQuery<HALVES> &in,
+  MEMBER void store(const RawQuery<HALVES> &in,
                                                     WarpgroupQuery<RawQuery<HALVES>, HEADS> &query) const {
     int column = column_of(thread_id());
     auto columns_rope = load_rope<HALVES>(column, INDEXER_ROPE_DIM, query.rope);

@@ -15,10 +15,10 @@ template <> struct TilePlace<PreparedQuery> {};
 template <typename Query, int WAVES> struct TilePlaces {
   TilePlace<Query> of_waves[WAVES];
 
-  __attribute__((device, always_inline)) TilePlace<Query> &own() { return of_waves[uniform_wave_id()]; }
+  MEMBER TilePlace<Query> &own() { return of_waves[uniform_wave_id()]; }
 };
 template <int WAVES> struct TilePlaces<PreparedQuery, WAVES> : TilePlace<PreparedQuery> {
-  __attribute__((device, always_inline)) TilePlace<PreparedQuery> &own() { return *this; }
+  MEMBER TilePlace<PreparedQuery> &own() { return *this; }
 };
 
 // A tile of heads in memory: FP8 [16, 128] and their weights.

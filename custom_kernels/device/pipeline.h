@@ -29,12 +29,12 @@ template <int SLOTS> struct LaneRing {
   uint32x4 slots[SLOTS];
 
   template <int WAVES> DEVICE LaneRing in(LaneRingMemory<SLOTS, WAVES> &memory) { return {}; }
-  __attribute__((device, always_inline)) void load(int slot, const void *source) {
+  MEMBER void load(int slot, const void *source) {
     slots[slot] = *(const uint32x4 *)source;
   }
-  __attribute__((device, always_inline)) void load_nothing() {}
+  MEMBER void load_nothing() {}
   // The content of `slot`, which the oldest of the last SLOTS loads filled.
-  __attribute__((device, always_inline)) uint32x4 take(int slot) { return slots[slot]; }
+  MEMBER uint32x4 take(int slot) { return slots[slot]; }
 };
 #elif defined(__NVPTX__)
 template <int SLOTS, int WAVES> struct LaneRingMemory {
@@ -48,15 +48,15 @@ template <int SLOTS> struct LaneRing {
   template <int WAVES> DEVICE LaneRing in(LaneRingMemory<SLOTS, WAVES> &memory) {
     return {&memory.slots[wave_id()][0][lane_id()]};
   }
-  __attribute__((device, always_inline)) void load(int slot, const void *source) {
+  MEMBER void load(int slot, const void *source) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n\tcp.async.commit_group;" ::"r"(
                      shared_address(memory + slot * WAVE_SIZE)),
                  "l"(source)
                  : "memory");
   }
   // Counts as a load: `take` counts what was issued after the load it waits for.
-  __attribute__((device, always_inline)) void load_nothing() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-  __attribute__((device, always_inline)) uint32x4 take(int slot) {
+  MEMBER void load_nothing() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  MEMBER uint32x4 take(int slot) {
     asm volatile("cp.async.wait_group %0;" ::"n"(SLOTS - 1) : "memory");
     return memory[slot * WAVE_SIZE];
   }

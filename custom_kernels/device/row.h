@@ -59,11 +59,11 @@ template <int COLUMNS, int PARTS> struct RowPart {
 
   static DEVICE RowPart at(int index) { return {index * PIECES / PARTS, (index + 1) * PIECES / PARTS}; }
   // The chunk of the wave's piece `i`, if it `has` one.
-  __attribute__((device, always_inline)) int chunk(int i) const {
+  MEMBER int chunk(int i) const {
     int wave = uniform_wave_id();
     return (first > wave ? divide_up(first - wave, WAVES) : 0) + i;
   }
-  __attribute__((device, always_inline)) bool has(int i) const {
+  MEMBER bool has(int i) const {
     return (i + 1) * WAVES <= PIECES / PARTS || chunk(i) * WAVES + uniform_wave_id() < end;
   }
 };

@@ -13,7 +13,7 @@ template <int LOADS> struct RowGather {
 
   // Load i is of the 16 bytes at `source(i)`, and for `*place(i)`; zeros where there is no source.
   template <typename Source, typename Place>
-  __attribute__((device, always_inline)) void start(Source source, Place place) {
+  MEMBER void start(Source source, Place place) {
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) {
       const uint8 *address = source(i);
@@ -23,7 +23,7 @@ template <int LOADS> struct RowGather {
   }
 
   // Everything is in its place once the workgroup has met at a barrier after this.
-  template <int LATER = 0, typename Place> __attribute__((device, always_inline)) void finish(Place place) {
+  template <int LATER = 0, typename Place> MEMBER void finish(Place place) {
     static_assert(LATER == 0);
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) *place(i) = loads[i];
@@ -34,7 +34,7 @@ template <int LOADS> struct RowGather {
   static constexpr bool IN_REGISTERS = false;
 
   template <typename Source, typename Place>
-  __attribute__((device, always_inline)) void start(Source source, Place place) {
+  MEMBER void start(Source source, Place place) {
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) {
       const uint8 *address = source(i);
@@ -46,7 +46,7 @@ template <int LOADS> struct RowGather {
   }
 
   // All but what the last LATER calls of `start` have started.
-  template <int LATER = 0, typename Place> __attribute__((device, always_inline)) void finish(Place) {
+  template <int LATER = 0, typename Place> MEMBER void finish(Place) {
     asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
   }
 };

@@ -13,7 +13,7 @@
 template <int ROWS> struct alignas(1024) RowsGroup {
   uint32x4 rows[ROWS][COLUMN_TILES];
 
-  __attribute__((device, always_inline)) uint32x4 &piece(int row, int tile) { return rows[row][tile ^ row % 8]; }
+  MEMBER uint32x4 &piece(int row, int tile) { return rows[row][tile ^ row % 8]; }
 };
 
 // sums = products over one group, 64 x 128 by N x 128; they may be read after `finish_groups` and `pin`. A step takes two

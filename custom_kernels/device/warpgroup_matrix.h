@@ -45,7 +45,7 @@ template <int ROWS, int PADDING = 0> struct RightRows {
   static constexpr int TILE_PIECES = 2 * ROWS + PADDING;
   uint32x4 pieces[COLUMN_TILES][TILE_PIECES];
 
-  __attribute__((device, always_inline)) uint32x4 &piece(int tile, int half, int row) {
+  MEMBER uint32x4 &piece(int tile, int half, int row) {
     return pieces[tile][half * ROWS + row];
   }
 };

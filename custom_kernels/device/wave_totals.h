@@ -10,11 +10,11 @@ template <int FRAGMENTS, int WAVES> struct FragmentShare {
   int first;
 
   // Known when compiling where the waves share evenly; otherwise a wave's last step may have nothing to multiply.
-  __attribute__((device, always_inline)) bool has(int step) const {
+  MEMBER bool has(int step) const {
     return FRAGMENTS % WAVES == 0 || first + step * WAVES < FRAGMENTS;
   }
   // Where there is nothing to multiply, a fragment that exists: loads need no condition.
-  __attribute__((device, always_inline)) int fragment(int step) const {
+  MEMBER int fragment(int step) const {
     return has(step) ? first + step * WAVES : FRAGMENTS - 1;
   }
 };
