@@ -8,7 +8,7 @@ import torch
 from predecode.custom_kernels import add_rms_norm_group_quant, gemm_fp8_blockscale
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.layouts import TILE
-from predecode.custom_kernels.normed_gemm_fp8_blockscale import QUANTIZED, normed_launch, pays
+from predecode.custom_kernels.normed_gemm_fp8_blockscale import PAYS, QUANTIZED, normed_launch
 from predecode.custom_kernels.op import define_op
 from predecode.custom_kernels.prologue import Prologue, define_prologue
 
@@ -45,4 +45,4 @@ OP = define_op(
 """
 
 _NAMES = {"x": "x", "residual": "residual", "norm_weight": "weight", "epsilon": "epsilon"}
-define_prologue(Prologue(OP, "add_rms_norm_group_quant", "gemm_fp8_blockscale", QUANTIZED, _NAMES, pays))
+define_prologue(Prologue(OP, "add_rms_norm_group_quant", "gemm_fp8_blockscale", QUANTIZED, _NAMES, PAYS))

@@ -7,7 +7,7 @@ import torch
 
 from predecode.custom_kernels import linear_bf16
 from predecode.custom_kernels.normalize import rms_normalize
-from predecode.custom_kernels.normed_linear_bf16 import NORMED, normed_linear_launch, pays
+from predecode.custom_kernels.normed_linear_bf16 import NORMED, PAYS, normed_linear_launch
 from predecode.custom_kernels.op import define_op
 from predecode.custom_kernels.prologue import Prologue, define_prologue
 
@@ -36,4 +36,4 @@ OP = define_op(
 """
 
 _NAMES = {"x": "x", "residual": "residual", "norm_weight": "weight", "epsilon": "epsilon"}
-define_prologue(Prologue(OP, "add_rms_norm_group_quant", "linear_bf16", NORMED, _NAMES, pays))
+define_prologue(Prologue(OP, "add_rms_norm_group_quant", "linear_bf16", NORMED, _NAMES, PAYS))

@@ -11,7 +11,7 @@ import torch
 from predecode.custom_kernels import indexer_q_prepare, paged_mqa_logits
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import Call, define_op
-from predecode.custom_kernels.prologue import Prologue, define_prologue
+from predecode.custom_kernels.prologue import Prologue, define_prologue, for_few_rows
 from predecode.custom_kernels.targets import Target
 
 MOST_ROWS = 8
@@ -70,10 +70,6 @@ OP = define_op(
 )
 
 
-def _pays(target: Target, call: Call) -> bool:
-    return target.starts_in_order and call["gates"].shape[0] <= MOST_ROWS
-
-
 define_prologue(
     Prologue(
         fused=OP,
@@ -81,6 +77,6 @@ define_prologue(
         consumer="paged_mqa_logits",
         through={"query": 0, "weights": 1},
         producer_names={name: name for name in _PRODUCER_ARGUMENTS},
-        pays=_pays,
+        pays=for_few_rows("gates", MOST_ROWS),
     )
 )

@@ -10,7 +10,7 @@ from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
 from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP, TILE
 from predecode.custom_kernels.op import Call, LaunchRule, define_op
-from predecode.custom_kernels.prologue import Prologue, define_prologue
+from predecode.custom_kernels.prologue import Prologue, define_prologue, for_few_rows
 from predecode.custom_kernels.row_workgroups import THREADS
 from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 from predecode.custom_kernels.warpgroup_tile import pair_tile, warpgroup_tile
@@ -84,14 +84,10 @@ Returns bf16 [T, N].
 """
 
 
-def pays(target: Target, call: Call) -> bool:
-    """Whether to normalise rows costs ``call`` less time than to wait for them."""
-    return target.starts_in_order and call["x"].shape[0] <= MOST_ROWS
-
-
+PAYS = for_few_rows("x", MOST_ROWS)
 QUANTIZED = {"values": 0, "scales": 1}
 """The product's arguments that a norm makes, and which of its results they are."""
 _NORM = {"x": "x", "norm_weight": "weight", "epsilon": "epsilon"}
 _LATENT = {"x": "qkv_a", "norm_weight": "query_weight", "epsilon": "query_epsilon"}
 for _producer, _names in (("rms_norm_group_quant", _NORM), ("latent_norms_and_cache", _LATENT)):
-    define_prologue(Prologue(OP, _producer, "gemm_fp8_blockscale", QUANTIZED, _names, pays))
+    define_prologue(Prologue(OP, _producer, "gemm_fp8_blockscale", QUANTIZED, _names, PAYS))

@@ -11,7 +11,7 @@ from predecode.custom_kernels.launch import Launch, float_bits
 from predecode.custom_kernels.layouts import GROUP
 from predecode.custom_kernels.normalize import rms_normalize
 from predecode.custom_kernels.op import Call, LaunchRule, define_op
-from predecode.custom_kernels.prologue import Prologue, define_prologue
+from predecode.custom_kernels.prologue import Prologue, define_prologue, for_few_rows
 from predecode.custom_kernels.row_workgroups import THREADS
 from predecode.custom_kernels.skinny_tile import float_split_tile
 from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
@@ -60,11 +60,7 @@ def normed_linear_launch(symbol: str, *terms: str) -> LaunchRule:
     return launch
 
 
-def pays(target: Target, call: Call) -> bool:
-    """Whether to normalise rows costs ``call`` less time than to wait for them."""
-    return target.starts_in_order and call["x"].shape[0] <= MOST_ROWS
-
-
+PAYS = for_few_rows("x", MOST_ROWS)
 OP = define_op(
     "normed_linear_bf16(Tensor x, Tensor norm_weight, float epsilon, Tensor weight) -> Tensor",
     reference,
@@ -74,4 +70,4 @@ OP = define_op(
 """``rms_norm(x) @ weight.T``: ``x`` bf16 [T, K], ``norm_weight`` bf16 [K], ``weight`` bf16 [N, K] -> float32 [T, N]."""
 
 _NAMES = {"x": "x", "norm_weight": "weight", "epsilon": "epsilon"}
-define_prologue(Prologue(OP, "rms_norm_group_quant", "linear_bf16", NORMED, _NAMES, pays))
+define_prologue(Prologue(OP, "rms_norm_group_quant", "linear_bf16", NORMED, _NAMES, PAYS))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from predecode.custom_kernels.op import Call, Op
 from predecode.custom_kernels.targets import Target
 
+Pays = Callable[[Target, Call], bool]
+"""Whether a fused op, as it would be called, is faster than the two that it stands for."""
 PROLOGUES: list["Prologue"] = []
 
 
@@ -19,8 +21,7 @@ class Prologue:
 
     ``through`` are the consumer's arguments that are replaced, with the index of the producer's result that each is.
     The fused op has the results of the consumer. Of its arguments, those in ``producer_names`` are the producer's of
-    the name given there; the others are the consumer's of the same name. ``pays`` tells whether the fused op, as it
-    would be called, is faster than the two.
+    the name given there; the others are the consumer's of the same name.
     """
 
     fused: Op
@@ -28,9 +29,14 @@ class Prologue:
     consumer: str
     through: Mapping[str, int]
     producer_names: Mapping[str, str]
-    pays: Callable[[Target, Call], bool]
+    pays: Pays
 
 
 def define_prologue(prologue: Prologue) -> None:
     """Let programs be exported with ``prologue``."""
     PROLOGUES.append(prologue)
+
+
+def for_few_rows(argument: str, most: int) -> Pays:
+    """It pays for at most ``most`` rows of ``argument``, where ops wait for each other in one dispatch."""
+    return lambda target, call: target.starts_in_order and call[argument].shape[0] <= most
