@@ -16,7 +16,7 @@ def in_clusters(
     rows: int,
     columns: int,
 ) -> Launch:
-    """``launch`` in clusters, which falls back to it where clusters are not to be had.
+    """``launch`` in clusters, which can post its result, and falls back to ``launch`` where clusters are not to be had.
 
     ``weight_units`` is what ``split.workgroups`` takes; ``rows`` and ``columns`` are those of the activations.
     """
@@ -29,4 +29,5 @@ def in_clusters(
         cluster=split.split,
         when_resident=launch,
         reads_early=tuple(name for name in launch.operands if name in ("weight", "weight_scales")),
+        posts=True,
     )

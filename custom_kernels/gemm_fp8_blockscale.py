@@ -3,8 +3,6 @@
 Source: aiter `gemm_a8w8_blockscale_bpreshuffle`: tiled weight, group-major activation scales.
 """
 
-from dataclasses import replace
-
 import torch
 
 from predecode.custom_kernels.block_scaled import require_quantized_rows
@@ -61,7 +59,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
     split = pair_tile(target, rows, bands, columns) or warpgroup_tile(target, rows, bands, columns)
     if split is None:
         return launch
-    return replace(in_clusters(launch, split, "gemm_fp8_blockscale_warpgroups.hip", bands, rows, columns), posts=True)
+    return in_clusters(launch, split, "gemm_fp8_blockscale_warpgroups.hip", bands, rows, columns)
 
 
 OP = define_op(

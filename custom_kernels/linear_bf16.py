@@ -3,8 +3,6 @@
 Source: `torch.nn.functional.linear` on bfloat16, but the sum is returned as it is accumulated, in float32.
 """
 
-from dataclasses import replace
-
 import torch
 
 from predecode.custom_kernels.clustered_launch import in_clusters
@@ -51,7 +49,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
     split = float_split_tile(target, rows, outputs, columns)
     if split is None:
         return launch
-    return replace(in_clusters(launch, split, "linear_bf16_split.hip", outputs, rows, columns), posts=True)
+    return in_clusters(launch, split, "linear_bf16_split.hip", outputs, rows, columns)
 
 
 OP = define_op("linear_bf16(Tensor x, Tensor weight) -> Tensor", reference, _fake, launch=_launch)

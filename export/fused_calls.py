@@ -7,6 +7,7 @@ the dispatch's own ops read lies in one scratch buffer.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import iree.compiler.ir as ir
 
@@ -69,10 +70,7 @@ class FusedCalls(DispatchedCalls):
 
     @cached_property
     def _all_results(self) -> list[ir.Value]:
-        return self._results_of(self.phases)
-
-    def _results_of(self, phases: Sequence[Sequence[TracedCall]]) -> list[ir.Value]:
-        return [result for call in _calls_of(phases) for result in call.operation.results]
+        return _results_of(self.phases)
 
     @cached_property
     def _outside(self) -> list[ir.Value]:
@@ -206,8 +204,8 @@ class FusedCalls(DispatchedCalls):
         """
         takes = reader.launch.takes and reader.tensor(reader.launch.takes) == result
         alone = all(use.owner.operation == reader.operation for use in result.uses)
-        earlier = self._results_of(self.phases[: phase + 1])
-        later = [value for call in _calls_of(self.phases[phase + 2 :]) for value in call.operands]
+        earlier = _results_of(self.phases[: phase + 1])
+        later = [value for call in chain.from_iterable(self.phases[phase + 2 :]) for value in call.operands]
         needs = [value for value in reader.operands if value in self._all_results]
         return bool(takes) and alone and needs == [result] and not any(value in earlier for value in later)
 
@@ -251,5 +249,5 @@ class FusedCalls(DispatchedCalls):
         return texts | {state.name: f'util.global private mutable @"{state.name}" = dense<0> : {state.type}'}
 
 
-def _calls_of(phases: Sequence[Sequence[TracedCall]]) -> list[TracedCall]:
-    return [call for phase in phases for call in phase]
+def _results_of(phases: Sequence[Sequence[TracedCall]]) -> list[ir.Value]:
+    return [result for call in chain.from_iterable(phases) for result in call.operation.results]

@@ -23,16 +23,26 @@ template <int COUNT, int SIZE, int TERMS = SIZE> struct ClusterSums {
   static DEVICE int first(int index) { return index * SHARE; }
 };
 
+// Begins `arrival`, at which `bytes` are to be sent, by one thread.
+DEVICE void expect_bytes(Arrival &arrival, int bytes) {
+  start(arrival);
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&arrival)), "r"(bytes)
+               : "memory");
+}
+
+// Where workgroup `index` of the SIZE that share a piece of work with this one stands in the cluster.
+template <int SIZE> DEVICE uint32 rank_of(int index) {
+  uint32 own;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(own));
+  return own / SIZE * SIZE + index;
+}
+
 // Workgroup `index` of the SIZE can be sent to as soon as the others have called `await_cluster`. All threads call both,
 // once.
 template <int COUNT, int SIZE, int TERMS> DEVICE void join_cluster(ClusterSums<COUNT, SIZE, TERMS> &sums, int index) {
   if (thread_id() == 0) {
-    start(sums.arrival);
-    asm volatile(
-        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n\t"
-        "fence.mbarrier_init.release.cluster;" ::"r"(shared_address(&sums.arrival)),
-        "r"(sums.count(index) * TERMS * int(sizeof(float4)))
-        : "memory");
+    expect_bytes(sums.arrival, sums.count(index) * TERMS * int(sizeof(float4)));
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
@@ -47,40 +57,32 @@ template <int COUNT, int SIZE> struct ClusterValues {
 
 // To be called by all threads before `join_cluster`: values can be sent when sums can.
 template <int COUNT, int SIZE> DEVICE void expect_values(ClusterValues<COUNT, SIZE> &told) {
-  if (thread_id() != 0) return;
-  start(told.arrival);
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&told.arrival)),
-               "n"(COUNT * SIZE * int(sizeof(float)))
-               : "memory");
+  if (thread_id() == 0) expect_bytes(told.arrival, COUNT * SIZE * int(sizeof(float)));
 }
 
 // Tells workgroup `to` of the SIZE value `i` of workgroup `index`, this one.
 template <int COUNT, int SIZE>
 DEVICE void send_value(ClusterValues<COUNT, SIZE> &told, int index, int to, int i, float value) {
-  uint32 first;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(first));
   asm volatile(
       "{ .reg .b32 there, arrival;\n\t"
       "mapa.shared::cluster.u32 there, %0, %2;\n\t"
       "mapa.shared::cluster.u32 arrival, %1, %2;\n\t"
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [there], %3, [arrival]; }" ::"r"(
           shared_address(&told.values[index][i])),
-      "r"(shared_address(&told.arrival)), "r"(first / SIZE * SIZE + to), "f"(value)
+      "r"(shared_address(&told.arrival)), "r"(rank_of<SIZE>(to)), "f"(value)
       : "memory");
 }
 
 // Sends term `index` of sum `i` to the workgroup that adds it up.
 template <int COUNT, int SIZE, int TERMS>
 DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int index, int i, float4 term) {
-  uint32 first;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(first));
   asm volatile(
       "{ .reg .b32 there, arrival;\n\t"
       "mapa.shared::cluster.u32 there, %0, %2;\n\t"
       "mapa.shared::cluster.u32 arrival, %1, %2;\n\t"
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3, %4, %5, %6}, [arrival]; }" ::"r"(
           shared_address(&sums.terms[index][i % sums.SHARE])),
-      "r"(shared_address(&sums.arrival)), "r"(first / SIZE * SIZE + i / sums.SHARE), "f"(term[0]), "f"(term[1]),
+      "r"(shared_address(&sums.arrival)), "r"(rank_of<SIZE>(i / sums.SHARE)), "f"(term[0]), "f"(term[1]),
       "f"(term[2]), "f"(term[3])
       : "memory");
 }

@@ -38,8 +38,8 @@ template <int HEADS, int THREADS> struct NextQuery<PreparedQuery, HEADS, THREADS
   float weight;
 
   template <int ROWS, typename RowOf>
-  MEMBER void
-  load_early(const PreparedQuery &in, const KnownRows<PreparedQuery, ROWS> &known, RowOf row_of, int page) {}
+  MEMBER void load_early(const PreparedQuery &in, const KnownRows<PreparedQuery, ROWS> &known, RowOf row_of, int page) {
+  }
 
   template <typename RowOf>
   MEMBER void load(const PreparedQuery &in, RowOf row_of, int page) {
@@ -50,8 +50,7 @@ template <int HEADS, int THREADS> struct NextQuery<PreparedQuery, HEADS, THREADS
 
   MEMBER void store_early(WarpgroupQuery<PreparedQuery, HEADS> &query) const {}
 
-  MEMBER void store(const PreparedQuery &in,
-                                                    WarpgroupQuery<PreparedQuery, HEADS> &query) const {
+  MEMBER void store(const PreparedQuery &in, WarpgroupQuery<PreparedQuery, HEADS> &query) const {
     store_right_rows(codes, query.rows);
     if (thread_id() < HEADS) query.weights[thread_id()] = weight;
   }
@@ -68,8 +67,8 @@ template <bool HALVES, int HEADS, int THREADS> struct NextQuery<RawQuery<HALVES>
   int row;
 
   template <int ROWS, typename RowOf>
-  MEMBER void
-  load_early(const RawQuery<HALVES> &in, const KnownRows<RawQuery<HALVES>, ROWS> &known, RowOf row_of, int page) {
+  MEMBER void load_early(const RawQuery<HALVES> &in, const KnownRows<RawQuery<HALVES>, ROWS> &known, RowOf row_of,
+                         int page) {
     row = row_of(page);
     if (thread_id() < INDEXER_ROPE_DIM)
       rope = in.rope_table[row_major_offset(known.positions[row], thread_id(), INDEXER_ROPE_DIM)];
@@ -89,8 +88,7 @@ template <bool HALVES, int HEADS, int THREADS> struct NextQuery<RawQuery<HALVES>
     if (thread_id() < INDEXER_ROPE_DIM) query.rope[thread_id()] = rope;
   }
 
-  MEMBER void store(const RawQuery<HALVES> &in,
-                                                    WarpgroupQuery<RawQuery<HALVES>, HEADS> &query) const {
+  MEMBER void store(const RawQuery<HALVES> &in, WarpgroupQuery<RawQuery<HALVES>, HEADS> &query) const {
     int column = column_of(thread_id());
     auto columns_rope = load_rope<HALVES>(column, INDEXER_ROPE_DIM, query.rope);
     float own_scale;
