@@ -21,16 +21,16 @@ SIDE_BY_SIDE, THEN = "__", "___"
 class Part:
     """One op's ``launch``, and which of the entry's pointers its body receives, in the body's order.
 
-    ``offsets`` are bytes added to each (empty: none), ``writes`` the pointers behind which it writes. ``awaited`` tells
-    whether later phases wait for any of that; the next phase does not wait for other parts. A part that ``posts`` its
-    result need not be waited for, and one that ``takes`` it does not wait (see `Launch`).
+    ``offsets`` are bytes added to each (empty: none), ``writes`` the pointers behind which it writes. ``awaited`` are
+    how many of its first workgroups make what later phases read (None: all); the next phase waits for no others. A part
+    that ``posts`` its result need not be waited for, and one that ``takes`` it does not wait (see `Launch`).
     """
 
     launch: Launch
     pointers: tuple[int, ...]
     offsets: tuple[int, ...] = ()
     writes: frozenset[int] = frozenset()
-    awaited: bool = True
+    awaited: int | None = None
     posts: bool = False
     takes: bool = False
 
@@ -38,6 +38,11 @@ class Part:
     def workgroups(self) -> int:
         """Workgroups of the part."""
         return math.prod(self.launch.workgroups)
+
+    @property
+    def awaited_workgroups(self) -> int:
+        """Those of the first workgroups that the next phase waits for."""
+        return self.workgroups if self.awaited is None else self.awaited
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def _body(composition: Composition, names: Iterator[str]) -> Iterator[str]:
 def _chain(composition: Composition, names: Iterator[str], constants: Iterator[str]) -> Iterator[str]:
     """Each phase's workgroups behind those of the phase before, of which they wait for the awaited ones."""
     waiting = [sum(part.workgroups for part in phase if not part.takes) for phase in composition.phases]
-    arriving = [sum(part.workgroups for part in phase if part.awaited) for phase in composition.phases]
+    arriving = [sum(part.awaited_workgroups for part in phase) for phase in composition.phases]
     first, earlier = 0, NO_EARLIER_PHASE
     for i, phase in enumerate(composition.phases):
         is_last = i == len(waiting) - 1
@@ -118,7 +118,7 @@ def _calls(
 ) -> Iterator[str]:
     """The call of the part that ``index`` belongs to; the phase's workgroups begin at ``first``.
 
-    Workgroups of awaited parts then arrive at ``arrivals``, if another phase follows.
+    Awaited workgroups then arrive at ``arrivals``, if another phase follows.
     """
     otherwise = ""
     for part in phase:
@@ -126,9 +126,10 @@ def _calls(
         workgroup = f"workgroup_of(index - {first}, {x}, {y}, {str(part.posts).lower()})"
         awaited = TAKES_WHAT_IS_POSTED if part.takes else earlier
         call = _call(part, next(names), workgroup, constants, awaited)
-        end = first + part.workgroups
-        if arrivals and part.awaited:
-            call = f"{{ {call} arrive({arrivals}); }}"
+        end, last_awaited = first + part.workgroups, first + part.awaited_workgroups
+        if arrivals and last_awaited > first:
+            some = f"if (index < {last_awaited}) " if last_awaited < end else ""
+            call = f"{{ {call} {some}arrive({arrivals}); }}"
         yield f"  {otherwise}if (index < {end}) {call}"
         otherwise = "else "
         first += in_clusters(part.workgroups, cluster)

@@ -98,15 +98,17 @@ def _launch(target: Target, call: Call) -> Launch | None:
     if rope_dim not in (16, 32, 64, 128):
         return None
     rows_each = 2 if target.starts_in_order and rows > FEW_ROWS else 1
+    row_workgroups = -(-rows // rows_each)
     return Launch(
         source="latent_norms_and_cache.hip",
         symbol="latent_norms_and_cache",
         operands=operands,
         constants=(rows, *epsilons),
-        workgroups=(-(-rows // rows_each), 2, 1),
+        workgroups=(row_workgroups, 2, 1),
         workgroup_size=(THREADS, 1, 1),
         defines=(("ROWS_EACH", rows_each), *defines),
         reads_early=("query_weight", "latent_weight", "rope_table", "positions", "slot_mapping"),
+        makers=(row_workgroups, row_workgroups, 2 * row_workgroups),  # the keys come after the queries
         takes="qkv_a" if rows % rows_each == 0 else "",  # rows past the end would be read twice
     )
 

@@ -1,5 +1,6 @@
 """How a kernel is launched: the bindings it takes, its 32-bit constants, its grid, and where its code is."""
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ class Launch:
     ``cluster`` workgroups that follow each other along x run at the same time and read each other's workgroup memory
     (NVIDIA only; see device/cluster_sums.h). ``when_resident`` is what a resident grid runs instead, which cannot hold
     clusters and shares little memory and few registers. Operands in ``reads_early`` are loaded before the kernel
-    waits for the ops that make the others, in a dispatch of several phases.
+    waits for the ops that make the others, in a dispatch of several phases. ``makers`` tells for each result how many
+    of the first workgroups must have ended before it is there; empty where all must.
 
     There the words of a result need not wait for each other (see device/mailbox.h): a kernel that ``posts`` can post
     those of its only result, and one that ``takes`` an operand reads each word of it once, and can take it.
@@ -39,6 +41,7 @@ class Launch:
     cluster: int = 1
     when_resident: "Launch | None" = None
     reads_early: tuple[str, ...] = ()
+    makers: tuple[int, ...] = ()
     posts: bool = False
     takes: str = ""
 
@@ -49,6 +52,8 @@ class Launch:
             raise ValueError(f"{self.symbol}: reads {sorted(unknown)} early, which are not among {self.operands}")
         if self.takes and self.takes not in self.operands:
             raise ValueError(f"{self.symbol}: takes {self.takes}, which is not among {self.operands}")
+        if any(not 0 < count <= math.prod(self.workgroups) for count in self.makers):
+            raise ValueError(f"{self.symbol}: results made by {self.makers} of a grid of {self.workgroups}")
         for constant in self.constants:
             if not -(2**31) <= constant < 2**32:
                 raise ValueError(f"{self.symbol}: constant {constant} does not fit in 32 bits")

@@ -4,6 +4,7 @@ The runtime binds at most 16 buffers to a dispatch. So the layer's parameters co
 the dispatch's own ops read lies in one scratch buffer.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from itertools import chain
 import iree.compiler.ir as ir
 
 from predecode.custom_kernels.composition import Composition, Part
+from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.toolchain import CodeObject
 from predecode.export.dispatch_mlir import DispatchText, LoadedGlobal, extern_dispatch
 from predecode.export.dispatched_calls import DispatchedCalls
@@ -172,12 +174,18 @@ class FusedCalls(DispatchedCalls):
         pointers, offsets = zip(*addresses, strict=True)
         posts = any(result in self._posted for result in results)
         takes = any(value in self._posted for value in call.operands)
-        return Part(launch, pointers, offsets, writes, self._is_awaited(call), posts, takes)
+        return Part(launch, pointers, offsets, writes, self._awaited_workgroups(call, launch), posts, takes)
 
-    def _is_awaited(self, call: TracedCall) -> bool:
-        """Whether a call of a later phase waits for a result of ``call``; one of the same phase cannot."""
-        awaited = [result for result in call.operation.results if result not in self._posted]
-        return any(use.owner.operation in self._operations for result in awaited for use in result.uses)
+    def _awaited_workgroups(self, call: TracedCall, launch: Launch) -> int:
+        """How many of the first workgroups of ``call`` make what calls of later phases wait for."""
+        results = list(call.operation.results)
+        makers = launch.makers or (math.prod(launch.workgroups),) * len(results)
+        awaited = [
+            count
+            for result, count in zip(results, makers, strict=True)
+            if result not in self._posted and any(use.owner.operation in self._operations for use in result.uses)
+        ]
+        return max(awaited, default=0)
 
     @cached_property
     def _state_pointer(self) -> int:

@@ -19,6 +19,7 @@ COLUMNS, EXPERTS = 1024, 8
 QUERY, LATENT, ROPE = 256, 112, 16
 PRODUCT = QUERY + LATENT + ROPE
 FP8 = torch.float8_e4m3fn
+ATTENDING_ROWS = 16
 
 
 class Layer(torch.nn.Module):
@@ -39,6 +40,8 @@ class Layer(torch.nn.Module):
             "expert_scales": torch.ones(EXPERTS + 1, 1, COLUMNS // 128),
             "next": torch.zeros(8, QUERY // 16, 16, 16, dtype=FP8),
             "next_scales": torch.ones(1, QUERY // 128),
+            "attending": torch.zeros(ATTENDING_ROWS, 8, LATENT + ROPE, dtype=FP8),
+            "slots": torch.zeros(ATTENDING_ROWS, 64, dtype=torch.int32),
         }
         parameters = {name: torch.nn.Parameter(value, requires_grad=False) for name, value in values.items()}
         self.layers = torch.nn.ModuleList([torch.nn.ParameterDict(parameters)])
@@ -69,19 +72,27 @@ def routed_twice(p, x, _):
     return *choose(p, logits), *choose(p, logits)
 
 
-def latents(p, x, keys):
-    """A product, what is made of its rows, and a product of that."""
-    values, scales, _ = normed(p, x)
-    qkv_a = OPS.gemm_fp8_blockscale(values, scales, p["weight"], p["scales"])
-    query, query_scales, cache = OPS.latent_norms_and_cache(
-        qkv_a, p["query"], p["latent"], *keys, 1e-6, 1e-6, "halves", "e4m3fn"
-    )
-    return OPS.gemm_fp8_blockscale(query, query_scales, p["next"], p["next_scales"]), cache
-
-
 def multiplied(p, x, _):
     values, scales, _ = normed(p, x)
     return OPS.gemm_fp8_blockscale(values, scales, p["weight"], p["scales"])
+
+
+def latents_of(p, x, keys):
+    return OPS.latent_norms_and_cache(
+        multiplied(p, x, keys), p["query"], p["latent"], *keys, 1e-6, 1e-6, "halves", "e4m3fn"
+    )
+
+
+def latents(p, x, keys):
+    """A product, what is made of its rows, and a product of that."""
+    query, query_scales, cache = latents_of(p, x, keys)
+    return OPS.gemm_fp8_blockscale(query, query_scales, p["next"], p["next_scales"]), cache
+
+
+def attended(p, x, keys):
+    """A product, what is made of its rows, and what reads the keys of that."""
+    *_, cache = latents_of(p, x, keys)
+    return OPS.sparse_mla(p["attending"], cache, p["slots"], 64, 1.0, 1)
 
 
 def routed_experts(p, x, _):
@@ -141,9 +152,24 @@ def test_a_product_is_posted_to_the_norms_of_its_rows():
     assert posting(compositions) == ["gemm_fp8_blockscale", "latent_norms_and_cache"]
     (chain,) = (composition for composition in compositions if posting([composition]))
     # Nobody waits for the product; the next one does for what the norms made.
+    *_, (norms,), (product,) = chain.phases
+    assert waits_of(chain)[-1] == (norms.awaited, product.workgroups)
+
+
+def waits_of(chain) -> list[tuple[int, int]]:
+    """How many workgroups each waiting part waits for, and how many wait."""
     waits = re.findall(r"EarlierPhase\{\(Arrivals \*\)p\d+ \+ \d+, (\d+), (\d+)\}", entry_source(chain))
-    counts = [sum(part.workgroups for part in phase) for phase in chain.phases]
-    assert [(int(a), int(b)) for a, b in waits][-1] == (counts[-2], counts[-1])
+    return [(int(awaited), int(waiting)) for awaited, waiting in waits]
+
+
+@pytest.mark.parametrize(("body", "share"), [(latents, 2), (attended, 1)])
+def test_only_workgroups_that_make_what_is_read_are_waited_for(body, share):
+    compositions, _ = compositions_of(body, ATTENDING_ROWS)
+    (chain,) = (composition for composition in compositions if "latent_norms_and_cache" in composition.symbol)
+    (norms,), following = chain.phases[-2:]
+    assert norms.launch.symbol == "latent_norms_and_cache"
+    assert norms.awaited == norms.workgroups // share
+    assert waits_of(chain)[-1] == (norms.awaited, sum(part.workgroups for part in following))
 
 
 def test_rows_that_would_be_read_twice_are_waited_for():

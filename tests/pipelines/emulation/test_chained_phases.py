@@ -40,6 +40,15 @@ DEVICE void aside(Workgroup workgroup, const int *made, int *copies) {
   if (thread_id() == 0) copies[workgroup.x] = made[workgroup.x];
 }
 """,
+    "add_first": """
+#include "grid.h"
+DEVICE void add_first(EarlyWorkgroup workgroup, const int *made, int *sums) {
+  workgroup.await_inputs();
+  int sum = 0;
+  for (int i = 0; i < EARLY; ++i) sum += made[i];
+  if (thread_id() == 0) sums[workgroup.x] = sum;
+}
+""",
     "total": """
 #include "grid.h"
 DEVICE void total(EarlyWorkgroup workgroup, const int *early, const int *late, int *totals) {
@@ -53,7 +62,7 @@ DEVICE void total(EarlyWorkgroup workgroup, const int *early, const int *late, i
 }
 
 
-def part(folder, name: str, workgroups: int, pointers: tuple[int, ...], awaited: bool = True) -> Part:
+def part(folder, name: str, workgroups: int, pointers: tuple[int, ...], awaited: int | None = None) -> Part:
     source = folder / f"{name}.hip"
     source.write_text(BODIES[name])
     counts = ("MADE", MADE), ("EARLY", EARLY), ("LATE", LATE)
@@ -64,7 +73,7 @@ def part(folder, name: str, workgroups: int, pointers: tuple[int, ...], awaited:
 @pytest.mark.parametrize("is_strict", [True, False], ids=["strict", "fast"])
 def test_every_launch_waits_anew_and_leaves_the_words_zero(tmp_path, is_strict):
     first = (part(tmp_path, "make", MADE, (0, 1)),)
-    aside = part(tmp_path, "aside", ASIDE, (1, 6), awaited=False)
+    aside = part(tmp_path, "aside", ASIDE, (1, 6), awaited=0)
     then = part(tmp_path, "add_early", EARLY, (1, 2)), aside, part(tmp_path, "add_late", LATE, (1, 3))
     last = (part(tmp_path, "total", TOTALS, (2, 3, 4)),)
     composition = Composition((first, then, last), 7, state=5)
@@ -84,5 +93,25 @@ def test_every_launch_waits_anew_and_leaves_the_words_zero(tmp_path, is_strict):
             assert hip.download(totals, TOTALS, np.int32).tolist() == expected
             assert hip.download(copies, ASIDE, np.int32).tolist() == [turn + i for i in range(ASIDE)]
             assert hip.download(words, 4, np.int32).tolist() == [0] * 4
+    finally:
+        hip.unload_all()
+
+
+@pytest.mark.parametrize("is_strict", [True, False], ids=["strict", "fast"])
+def test_the_first_workgroups_alone_are_waited_for(tmp_path, is_strict):
+    first = (part(tmp_path, "make", MADE, (0, 1), awaited=EARLY),)
+    last = (part(tmp_path, "add_first", LATE, (1, 2)),)
+    composition = Composition((first, last), 4, state=3)
+    code = Toolchain().build(composition, GFX942)
+    hip = Hip(GFX942.arch, strict=is_strict)
+    try:
+        made, sums, words = (hip.upload(np.zeros(n, np.int32)) for n in (MADE, LATE, 2))
+        function = hip.function(code.data, composition.symbol)
+        for turn in (3, 500, 7000):
+            pointers = hip.upload(np.array([turn], np.int32)), made, sums, words
+            assert hip.launch(function, composition.workgroups, (256,), *pointers) == SUCCESS, hip.fault()
+            assert hip.download(sums, LATE, np.int32).tolist() == [EARLY * turn + EARLY * (EARLY - 1) // 2] * LATE
+            assert hip.download(made, MADE, np.int32).tolist() == [turn + i for i in range(MADE)]
+            assert hip.download(words, 2, np.int32).tolist() == [0] * 2
     finally:
         hip.unload_all()

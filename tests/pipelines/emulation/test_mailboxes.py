@@ -93,7 +93,7 @@ def some_words(turn: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["", "_pairs"])
 def test_words_are_taken_once_and_mailboxes_left_empty(tmp_path, kind):
-    posting = part(tmp_path, f"write{kind}", WRITERS, (0, 1), awaited=False, posts=True)
+    posting = part(tmp_path, f"write{kind}", WRITERS, (0, 1), awaited=0, posts=True)
     first = posting, part(tmp_path, "make", MADE, (0, 2))
     then = part(tmp_path, f"read{kind}", READERS, (1, 3), takes=True), part(tmp_path, "copy", MADE, (2, 4))
     composition = Composition((first, then, (part(tmp_path, "add", 1, (3, 4, 5)),)), 7, state=6)
@@ -118,7 +118,7 @@ def test_words_are_taken_once_and_mailboxes_left_empty(tmp_path, kind):
 
 def test_the_word_that_cannot_be_posted_stays_not_a_number(tmp_path):
     """All ones would be posted as none, and waited for for ever."""
-    posting = part(tmp_path, "write", WRITERS, (0, 1), awaited=False, posts=True)
+    posting = part(tmp_path, "write", WRITERS, (0, 1), awaited=0, posts=True)
     reading = part(tmp_path, "read", READERS, (1, 2), takes=True)
     composition = Composition(((posting,), (reading,)), 4, state=3)
     code = Toolchain().build(composition, GFX942)
