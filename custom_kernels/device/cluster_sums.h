@@ -12,6 +12,9 @@
 // terms of every sum.
 template <int COUNT, int SIZE, int TERMS = SIZE> struct ClusterSums {
   static constexpr int SHARE = divide_up(COUNT, SIZE);
+  // Its own terms of its own share a workgroup stores, if they are so many that to send them takes longer than to meet.
+  static constexpr bool STORES_OWN = COUNT > 256;
+  static constexpr int SENT_TERMS = STORES_OWN ? TERMS - TERMS / SIZE : TERMS;
   Arrival arrival;
   alignas(16) float4 terms[TERMS][SHARE];
 
@@ -41,7 +44,7 @@ template <int SIZE> DEVICE uint32 rank_of(int index) {
 // once.
 template <int COUNT, int SIZE, int TERMS> DEVICE void join_cluster(ClusterSums<COUNT, SIZE, TERMS> &sums, int index) {
   if (thread_id() == 0) {
-    expect_bytes(sums.arrival, sums.count(index) * TERMS * int(sizeof(float4)));
+    expect_bytes(sums.arrival, sums.count(index) * sums.SENT_TERMS * int(sizeof(float4)));
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
@@ -73,9 +76,13 @@ DEVICE void send_value(ClusterValues<COUNT, SIZE> &told, int index, int to, int 
       : "memory");
 }
 
-// Sends term `index` of sum `i` to the workgroup that adds it up.
+// Sends term `index` of sum `i` to the workgroup that adds it up; this is number `own`.
 template <int COUNT, int SIZE, int TERMS>
-DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int index, int i, float4 term) {
+DEVICE void send_term(ClusterSums<COUNT, SIZE, TERMS> &sums, int own, int index, int i, float4 term) {
+  if (sums.STORES_OWN && i / sums.SHARE == own) {
+    sums.terms[index][i % sums.SHARE] = term;
+    return;
+  }
   asm volatile(
       "{ .reg .b32 there, arrival;\n\t"
       "mapa.shared::cluster.u32 there, %0, %2;\n\t"
@@ -94,6 +101,12 @@ DEVICE void await_sent(Arrival &arrival) {
       "TRY: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 arrived, [%0], 0;\n\t"
       "@!arrived bra TRY; }" ::"r"(shared_address(&arrival))
       : "memory");
+}
+
+// Returns when all terms of the workgroup's sums are there. All threads must call.
+template <int COUNT, int SIZE, int TERMS> DEVICE void await_terms(ClusterSums<COUNT, SIZE, TERMS> &sums) {
+  if (sums.STORES_OWN) barrier();
+  await_sent(sums.arrival);
 }
 
 // The workgroup's `i`-th sum: terms in their order.

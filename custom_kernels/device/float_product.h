@@ -160,12 +160,12 @@ DEVICE void multiply_floats(EarlyWorkgroup workgroup, FloatProductShared<Tile, R
   for (int i = thread_id(); i < BLOCK * VECTORS; i += THREADS) {
     int output = i % VECTORS * 4;
     float4 sum = sum_of_waves(shared.totals[output / TILE], i / VECTORS, output % TILE);
-    if constexpr (SPLIT > 1) send_term(shared.sums, slice, i, sum);
+    if constexpr (SPLIT > 1) send_term(shared.sums, slice, slice, i, sum);
     else store(i, sum);
   }
   if constexpr (SPLIT > 1) {
     rows.receive(shared);
-    await_sent(shared.sums.arrival);
+    await_terms(shared.sums);
     for (int i = thread_id(); i < shared.sums.count(slice); i += THREADS)
       store(shared.sums.first(slice) + i, sum_of_terms(shared.sums, i));
   }

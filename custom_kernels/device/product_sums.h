@@ -11,9 +11,30 @@
 #include "wave.h"
 
 #if defined(__NVPTX__)
-// Of BANDS bands and PARTS times PART_ROWS rows; BAND_WAVES waves of each of SPLIT workgroups have a term of each.
+// Two waves that share a band can add up half of an even number of parts each, before anything is sent.
+template <int PARTS, int BAND_WAVES> constexpr bool ADDS_IN_PAIRS = BAND_WAVES == 2 && PARTS % 2 == 0;
+
+// Of BANDS bands and PARTS times PART_ROWS rows; BAND_WAVES waves of each of SPLIT workgroups have a term of each, or a
+// pair of them together.
 template <int BANDS, int PARTS, int SPLIT, int BAND_WAVES>
-using ProductSums = ClusterSums<BANDS * PARTS * WAVE_SIZE, SPLIT, SPLIT * BAND_WAVES>;
+using ProductSums =
+    ClusterSums<BANDS * PARTS * WAVE_SIZE, SPLIT, SPLIT *(ADDS_IN_PAIRS<PARTS, BAND_WAVES> ? 1 : BAND_WAVES)>;
+
+// What each wave of a pair gives the other.
+template <int WAVES, int PARTS> using PairSums = float4[WAVES][divide_up(PARTS, 2)][WAVE_SIZE];
+
+// The lane's sums of half of the parts, the `second` half or the first, of both waves of a pair. `sums_of(i)` are this
+// one's of part i. All threads of the workgroup must call.
+template <int PARTS, int WAVES, typename SumsOf>
+DEVICE void add_pair(PairSums<WAVES, PARTS> &given, bool second, SumsOf sums_of, float4 (&sums)[PARTS / 2]) {
+  constexpr int HALF = PARTS / 2;
+#pragma unroll
+  for (int i = 0; i < HALF; ++i) given[wave_id()][i][lane_id()] = second ? sums_of(i) : sums_of(HALF + i);
+  barrier();
+  int other = second ? wave_id() - WAVES / 2 : wave_id() + WAVES / 2;
+#pragma unroll
+  for (int i = 0; i < HALF; ++i) sums[i] = given[other][i][lane_id()] + (second ? sums_of(HALF + i) : sums_of(i));
+}
 
 // Stores or posts a lane's sums of part `index` / WAVE_SIZE % PARTS of a band with a neighbour's: pairs of outputs.
 template <int ROWS, int PARTS>
@@ -33,22 +54,23 @@ DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, f
 }
 
 // Adds the terms, always in the same order: store(outputs, place, sums) with the `outputs` there are, or none where the
-// lane has no sums. The lane's term `term` of part i of band `band` is `sums_of(i)`. All threads of the workgroup must
-// call, which is number `slice` of a cluster that has met, or of none. `before_store` is called while terms are under way.
-template <int PARTS, int COUNT, int SPLIT, int TERMS, typename SumsOf, typename BeforeStore, typename Store>
-DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int band, int term, SumsOf sums_of,
-                         int outputs, BeforeStore before_store, Store store) {
-  auto place_of = [&](int part) INLINE { return (band * PARTS + part) * WAVE_SIZE + lane_id(); };
+// lane has no sums. The lane has OWN terms, number `term` of parts `first` on, counted over all bands. All threads of the
+// workgroup must call, which is number `slice` of a cluster that has met, or of none. `before_store` is called while terms
+// are under way.
+template <int OWN, int COUNT, int SPLIT, int TERMS, typename BeforeStore, typename Store>
+DEVICE void add_products(ClusterSums<COUNT, SPLIT, TERMS> &sums, int slice, int first, int term,
+                         const float4 (&terms)[OWN], int outputs, BeforeStore before_store, Store store) {
+  auto place_of = [&](int i) INLINE { return (first + i) * WAVE_SIZE + lane_id(); };
   if constexpr (TERMS == 1) {
     before_store();
 #pragma unroll
-    for (int i = 0; i < PARTS; ++i) store(outputs, place_of(i), sums_of(i));
+    for (int i = 0; i < OWN; ++i) store(outputs, place_of(i), terms[i]);
   } else {
     static_assert(COUNT % (SPLIT * 8) == 0 && SPLIT > 1);
 #pragma unroll
-    for (int i = 0; i < PARTS; ++i) send_term(sums, term, place_of(i), sums_of(i));
+    for (int i = 0; i < OWN; ++i) send_term(sums, slice, term, place_of(i), terms[i]);
     before_store();
-    await_sent(sums.arrival);
+    await_terms(sums);
     constexpr int THREADS = 256;
 #pragma unroll
     for (int first = 0; first < sums.SHARE; first += THREADS) {

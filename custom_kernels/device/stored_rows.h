@@ -8,13 +8,21 @@ template <typename Tile> struct StoredRows {
   struct Memory {};
   using Shared = WarpgroupProductShared<Tile, StoredRows>;
   static constexpr int ROWS = Tile::ROWS, GROUPS = Tile::GROUPS, THREADS = Tile::THREADS;
+  static constexpr int OWN_SCALES = divide_up(GROUPS * ROWS, THREADS);
   const uint8 *values;
   const float *scales;
+  float row_scales[OWN_SCALES];
 
   MEMBER void load_early(int first_group) {}
 
-  // Neighbouring lanes copy from neighbouring places, and to all banks.
+  // Neighbouring lanes copy from neighbouring places, and to all banks. Scales would wait behind the copies.
   MEMBER void load(Shared &shared, int first_group) {
+    const float *own = scales + group_major_scale_offset(0, first_group, ROWS);
+#pragma unroll
+    for (int k = 0; k < OWN_SCALES; ++k) {
+      int i = k * THREADS + thread_id();
+      if (i < GROUPS * ROWS) row_scales[k] = own[i];
+    }
     constexpr int GROUP_COPIES = Tile::UNIT_ROWS * COLUMN_TILES, COPIES = Tile::STAGE_GROUPS * GROUP_COPIES;
     const uint8 *slice = values + first_group * GROUP;
 #pragma unroll
@@ -32,14 +40,6 @@ template <typename Tile> struct StoredRows {
   }
 
   MEMBER void put(Shared &shared, int first_group, bool met) {
-    const float *own = scales + group_major_scale_offset(0, first_group, ROWS);
-    constexpr int OWN_SCALES = divide_up(GROUPS * ROWS, THREADS);
-    float row_scales[OWN_SCALES];
-#pragma unroll
-    for (int k = 0; k < OWN_SCALES; ++k) {
-      int i = k * THREADS + thread_id();
-      if (i < GROUPS * ROWS) row_scales[k] = own[i];
-    }
     if (!met) barrier();  // for the weight's scales
 #pragma unroll
     for (int k = 0; k < OWN_SCALES; ++k) {

@@ -66,7 +66,10 @@ template <typename Weights, typename Sums> struct WeightsAndSums<Weights, Sums, 
 template <typename Tile, typename Rows> struct WarpgroupProductShared {
   using Weights = uint8[Tile::AHEAD][Tile::WAVES][Tile::BAND_BYTES];
   using Sums = ProductSums<Tile::BANDS, Tile::PARTS, Tile::SPLIT, Tile::BAND_WAVES>;
-  RowsGroup<Tile::UNIT_ROWS> rows[Tile::GROUPS];
+  union {
+    RowsGroup<Tile::UNIT_ROWS> rows[Tile::GROUPS];
+    PairSums<Tile::WAVES, Tile::PARTS> pairs;  // when the rows have been multiplied
+  };
   WeightsAndSums<Weights, Sums, Tile::PARTS> memory;
   float scales[Tile::GROUPS][Tile::UNIT_ROWS];  // of a row and the weight
   float weight_scales[Tile::GROUPS];
@@ -168,19 +171,27 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
       }
     }
   }
-  if constexpr (SPLIT > 1 && !JOINS_AT_ONCE && JOIN_TURN >= TURNS) {
-    barrier();  // the weights have been read
-    join_cluster(sums, slice);
-  }
-  if (SPLIT > 1 && !Rows::EXCHANGES) await_cluster();
+  constexpr bool JOINS_LAST = SPLIT > 1 && !JOINS_AT_ONCE && JOIN_TURN >= TURNS;
+  constexpr bool IN_PAIRS = ADDS_IN_PAIRS<PARTS, BAND_WAVES>;
+  if (JOINS_LAST || IN_PAIRS) barrier();  // the weights and the rows have been read
+  if constexpr (JOINS_LAST) join_cluster(sums, slice);
   auto sums_of = [&](int i) INLINE {
     return float4{totals[i][0][0], totals[i][0][1], totals[i][1][0], totals[i][1][1]};
   };
+  constexpr int OWN_PARTS = IN_PAIRS ? PARTS / 2 : PARTS;
+  float4 terms[OWN_PARTS];
+  if constexpr (IN_PAIRS) add_pair<PARTS, WAVES>(shared.pairs, own_group, sums_of, terms);
+  else {
+#pragma unroll
+    for (int i = 0; i < PARTS; ++i) terms[i] = sums_of(i);
+  }
+  if (SPLIT > 1 && !Rows::EXCHANGES) await_cluster();
   auto store = [&](int outputs, int index, float4 sum) INLINE {
     store_sums<Tile::ROWS, PARTS>(result, outputs, first_band * TILE, index, rows.finish(sum, index),
                                   workgroup.posts);
   };
-  add_products<PARTS>(sums, slice, own_band, slice * BAND_WAVES + own_group, sums_of, bands * TILE,
-                      [&] INLINE { rows.receive(shared); }, store);
+  int first_part = own_band * PARTS + (IN_PAIRS ? own_group * OWN_PARTS : 0);
+  int term = IN_PAIRS ? slice : slice * BAND_WAVES + own_group;
+  add_products(sums, slice, first_part, term, terms, bands * TILE, [&] INLINE { rows.receive(shared); }, store);
 }
 #endif

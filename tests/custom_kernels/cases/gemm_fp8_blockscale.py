@@ -24,8 +24,10 @@ SIZES = (
     ("9 rows, more columns than are under way", 9, 144, 4224),
     ("GLM-5.1 indexer wk", 2, 128, 6144),
     ("GLM-5.1 rank q_b", 4, 2048, 2048),
+    ("8 rows, outputs that fill a chip", 8, 4240, 1024),
     ("9 rows, outputs that fill a chip", 9, 4240, 1024),
     ("33 rows, outputs that fill a chip", 33, 4240, 1024),
+    ("64 rows, outputs that fill a chip", 64, 4240, 1024),
 )
 
 
