@@ -40,15 +40,6 @@ DEVICE void aside(Workgroup workgroup, const int *made, int *copies) {
   if (thread_id() == 0) copies[workgroup.x] = made[workgroup.x];
 }
 """,
-    "add_first": """
-#include "grid.h"
-DEVICE void add_first(EarlyWorkgroup workgroup, const int *made, int *sums) {
-  workgroup.await_inputs();
-  int sum = 0;
-  for (int i = 0; i < EARLY; ++i) sum += made[i];
-  if (thread_id() == 0) sums[workgroup.x] = sum;
-}
-""",
     "total": """
 #include "grid.h"
 DEVICE void total(EarlyWorkgroup workgroup, const int *early, const int *late, int *totals) {
@@ -62,10 +53,12 @@ DEVICE void total(EarlyWorkgroup workgroup, const int *early, const int *late, i
 }
 
 
-def part(folder, name: str, workgroups: int, pointers: tuple[int, ...], awaited: int | None = None) -> Part:
+def part(
+    folder, name: str, workgroups: int, pointers: tuple[int, ...], awaited: int | None = None, made: int = MADE
+) -> Part:
     source = folder / f"{name}.hip"
     source.write_text(BODIES[name])
-    counts = ("MADE", MADE), ("EARLY", EARLY), ("LATE", LATE)
+    counts = ("MADE", made), ("EARLY", EARLY), ("LATE", LATE)
     launch = Launch(str(source), name, (), (), (workgroups, 1, 1), (256, 1, 1), counts)
     return Part(launch, pointers, writes=frozenset(pointers[1:]), awaited=awaited)
 
@@ -100,7 +93,7 @@ def test_every_launch_waits_anew_and_leaves_the_words_zero(tmp_path, is_strict):
 @pytest.mark.parametrize("is_strict", [True, False], ids=["strict", "fast"])
 def test_the_first_workgroups_alone_are_waited_for(tmp_path, is_strict):
     first = (part(tmp_path, "make", MADE, (0, 1), awaited=EARLY),)
-    last = (part(tmp_path, "add_first", LATE, (1, 2)),)
+    last = (part(tmp_path, "add_early", LATE, (1, 2), made=EARLY),)
     composition = Composition((first, last), 4, state=3)
     code = Toolchain().build(composition, GFX942)
     hip = Hip(GFX942.arch, strict=is_strict)
