@@ -7,7 +7,6 @@ workgroups in turn; or with workgroups of their own, which start beside the earl
 and wait.
 """
 
-import math
 from dataclasses import dataclass
 
 from predecode.custom_kernels.launch import Launch
@@ -37,7 +36,7 @@ class Part:
     @property
     def workgroups(self) -> int:
         """Workgroups of the part."""
-        return math.prod(self.launch.workgroups)
+        return self.launch.workgroup_count
 
     @property
     def awaited_workgroups(self) -> int:

@@ -52,11 +52,16 @@ class Launch:
             raise ValueError(f"{self.symbol}: reads {sorted(unknown)} early, which are not among {self.operands}")
         if self.takes and self.takes not in self.operands:
             raise ValueError(f"{self.symbol}: takes {self.takes}, which is not among {self.operands}")
-        if any(not 0 < count <= math.prod(self.workgroups) for count in self.makers):
+        if any(not 0 < count <= self.workgroup_count for count in self.makers):
             raise ValueError(f"{self.symbol}: results made by {self.makers} of a grid of {self.workgroups}")
         for constant in self.constants:
             if not -(2**31) <= constant < 2**32:
                 raise ValueError(f"{self.symbol}: constant {constant} does not fit in 32 bits")
+
+    @property
+    def workgroup_count(self) -> int:
+        """Workgroups of the grid."""
+        return math.prod(self.workgroups)
 
     @property
     def linked_symbol(self) -> str:

@@ -41,9 +41,8 @@ class WarpgroupTile:
 
     @property
     def sum_bytes(self) -> int:
-        """Workgroup memory of the sums over a cluster: of each wave, or of each band where pairs of waves add up."""
-        in_pairs = self.band_waves == 2 and self.unit_rows > WARPGROUP_ROWS[0]
-        return 4 * TILE * (self.bands if in_pairs else WAVES) * self.unit_rows + 16
+        """Workgroup memory of the sums over a cluster, at most: pairs of waves that add up need half."""
+        return 4 * TILE * WAVES * self.unit_rows + 16
 
     def with_most_ahead(self, target: Target, columns: int, kept: int = 0) -> "WarpgroupTile | None":
         """The tile with as many weights under way as leave ``kept`` bytes of workgroup memory; None where none do.

@@ -4,7 +4,6 @@ The runtime binds at most 16 buffers to a dispatch. So the layer's parameters co
 the dispatch's own ops read lies in one scratch buffer.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -178,8 +177,8 @@ class FusedCalls(DispatchedCalls):
 
     def _awaited_workgroups(self, call: TracedCall, launch: Launch) -> int:
         """How many of the first workgroups of ``call`` make what calls of later phases wait for."""
-        results = list(call.operation.results)
-        makers = launch.makers or (math.prod(launch.workgroups),) * len(results)
+        results = call.operation.results
+        makers = launch.makers or (launch.workgroup_count,) * len(results)
         awaited = [
             count
             for result, count in zip(results, makers, strict=True)

@@ -1,6 +1,5 @@
 """Replaces the op calls that have kernels by dispatches, in the traced module."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -133,11 +132,9 @@ def _dispatched_together(
             launch = call.launch
             early = [sources.get(call.tensor(name).owner, frozenset()) for name in launch.reads_early]
             reads_early = frozenset().union(*early) if early and target.starts_in_order else None
-            workgroups = math.prod(launch.workgroups)
+            shape, workgroups, cluster = launch.workgroup_size, launch.workgroup_count, launch.cluster
             reduced = call.op.reads_reduced
-            scheduled.append(
-                ScheduledCall(used, launch.workgroup_size, layer, workgroups, launch.cluster, reduced, reads_early)
-            )
+            scheduled.append(ScheduledCall(used, shape, layer, workgroups, cluster, reduced, reads_early))
             used = frozenset([len(calls) - 1])
         sources[operation.operation] = used
     if not target.has_hip_kernels:

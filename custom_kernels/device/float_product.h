@@ -150,11 +150,9 @@ DEVICE void multiply_floats(EarlyWorkgroup workgroup, FloatProductShared<Tile, R
     float4 finished = rows.finish(shared, row, sum);
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      if (row < place.rows && output + j < here) {
-        float *stored = result + row_major_offset(first_row + row, first_output + output + j, outputs);
-        if (workgroup.posts) post(stored, finished[j]);
-        else *stored = finished[j];
-      }
+      if (row < place.rows && output + j < here)
+        store_or_post(workgroup, result + row_major_offset(first_row + row, first_output + output + j, outputs),
+                      float(finished[j]));
   };
   if constexpr (SPLIT > 1 && !Rows::EXCHANGES) await_cluster();
   for (int i = thread_id(); i < BLOCK * VECTORS; i += THREADS) {

@@ -13,7 +13,13 @@ DEVICE void post(void *place, uint32 word) {
   // The one word whose complement is zero is not a number, nor are two; so are others.
   store_relaxed((uint32 *)place, word == 0xFFFFFFFF ? ~0x7FFF7FFFu : ~word);
 }
-DEVICE void post(float *place, float value) { post((void *)place, __builtin_bit_cast(uint32, value)); }
+DEVICE void post(void *place, float value) { post(place, __builtin_bit_cast(uint32, value)); }
+
+// A word of the result of `workgroup`.
+template <typename Word> DEVICE void store_or_post(const Workgroup &workgroup, void *place, Word word) {
+  if (workgroup.posts) post(place, word);
+  else *(Word *)place = word;
+}
 
 // Waits for the number.
 DEVICE float take(float *place) {

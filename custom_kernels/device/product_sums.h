@@ -21,7 +21,7 @@ using ProductSums =
     ClusterSums<BANDS * PARTS * WAVE_SIZE, SPLIT, SPLIT *(ADDS_IN_PAIRS<PARTS, BAND_WAVES> ? 1 : BAND_WAVES)>;
 
 // What each wave of a pair gives the other.
-template <int WAVES, int PARTS> using PairSums = float4[WAVES][divide_up(PARTS, 2)][WAVE_SIZE];
+template <int WAVES, int PARTS> using PairSums = float4[WAVES][PARTS / 2][WAVE_SIZE];
 
 // The lane's sums of half of the parts, the `second` half or the first, of both waves of a pair. `sums_of(i)` are this
 // one's of part i. All threads of the workgroup must call.
@@ -38,7 +38,7 @@ DEVICE void add_pair(PairSums<WAVES, PARTS> &given, bool second, SumsOf sums_of,
 
 // Stores or posts a lane's sums of part `index` / WAVE_SIZE % PARTS of a band with a neighbour's: pairs of outputs.
 template <int ROWS, int PARTS>
-DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, float4 sums, bool posts) {
+DEVICE void store_sums(const Workgroup &workgroup, bf16 *result, int outputs, int first_output, int index, float4 sums) {
   int lane = index % WAVE_SIZE, part = index / WAVE_SIZE;
   bool second = lane / 4 % 2;
   int row = part % PARTS * PART_ROWS + lane % 4 * 2 + second, output = first_output + part / PARTS * TILE + lane / 8 * 2;
@@ -46,10 +46,8 @@ DEVICE void store_sums(bf16 *result, int outputs, int first_output, int index, f
   for (int half = 0; half < 2; ++half) {
     uint32 own = to_bf16x2(sums[2 * half], sums[2 * half + 1]), other = wave_read(int(own), lane_id() ^ 4);
     uint32 pair = second ? other >> 16 | (own & 0xFFFF0000) : (own & 0xFFFF) | other << 16;
-    if (row >= ROWS || output >= outputs) continue;
-    bf16 *stored = result + row_major_offset(row, output + half * 8, outputs);
-    if (posts) post(stored, pair);
-    else *(uint32 *)stored = pair;
+    if (row < ROWS && output < outputs)
+      store_or_post(workgroup, result + row_major_offset(row, output + half * 8, outputs), pair);
   }
 }
 

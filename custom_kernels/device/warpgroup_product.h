@@ -187,8 +187,7 @@ DEVICE void multiply_by_warpgroups(EarlyWorkgroup workgroup, WarpgroupProductSha
   }
   if (SPLIT > 1 && !Rows::EXCHANGES) await_cluster();
   auto store = [&](int outputs, int index, float4 sum) INLINE {
-    store_sums<Tile::ROWS, PARTS>(result, outputs, first_band * TILE, index, rows.finish(sum, index),
-                                  workgroup.posts);
+    store_sums<Tile::ROWS, PARTS>(workgroup, result, outputs, first_band * TILE, index, rows.finish(sum, index));
   };
   int first_part = own_band * PARTS + (IN_PAIRS ? own_group * OWN_PARTS : 0);
   int term = IN_PAIRS ? slice : slice * BAND_WAVES + own_group;

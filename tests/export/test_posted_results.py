@@ -121,6 +121,12 @@ def posting(compositions) -> list[str]:
     return [part.launch.symbol for part in parts if part.posts] + [p.launch.symbol for p in parts if p.takes]
 
 
+def waits_of(chain) -> list[tuple[int, int]]:
+    """How many workgroups each waiting part waits for, and how many wait."""
+    waits = re.findall(r"EarlierPhase\{\(Arrivals \*\)p\d+ \+ \d+, (\d+), (\d+)\}", entry_source(chain))
+    return [(int(awaited), int(waiting)) for awaited, waiting in waits]
+
+
 @pytest.mark.parametrize(
     ("rows", "product"), [(4, "normed_linear_bf16"), (16, "normed_linear_bf16"), (64, "linear_bf16")]
 )
@@ -154,12 +160,6 @@ def test_a_product_is_posted_to_the_norms_of_its_rows():
     # Nobody waits for the product; the next one does for what the norms made.
     *_, (norms,), (product,) = chain.phases
     assert waits_of(chain)[-1] == (norms.awaited, product.workgroups)
-
-
-def waits_of(chain) -> list[tuple[int, int]]:
-    """How many workgroups each waiting part waits for, and how many wait."""
-    waits = re.findall(r"EarlierPhase\{\(Arrivals \*\)p\d+ \+ \d+, (\d+), (\d+)\}", entry_source(chain))
-    return [(int(awaited), int(waiting)) for awaited, waiting in waits]
 
 
 @pytest.mark.parametrize(("body", "share"), [(latents, 2), (attended, 1)])
