@@ -172,10 +172,15 @@ class EntryPoint:
 
 @dataclass(frozen=True, slots=True)
 class BandwidthProbe:
-    """A module of its own whose one function reads a large buffer once: what `predecode bench` measures by."""
+    """A module of its own that only reads memory: what `predecode bench` measures by.
+
+    ``entry_point`` reads large buffers, each once. ``launches`` reads parts of a buffer, of few bytes to many, one
+    launch after the other; None where launches are not measured.
+    """
 
     module: str
     entry_point: EntryPoint
+    launches: EntryPoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ def bench(
         bandwidth=bandwidth.median,
         bandwidth_samples=bandwidth.samples,
         bandwidth_bytes=bandwidth.buffer_bytes,
+        launches=bandwidth.launches,
         runs=tuple(_run(session, batch, pace, bandwidth, progress) for batch in batches),
     )
 
@@ -162,7 +163,8 @@ def _dispatch_reports(manifest: Manifest, batch: Batch, traced: DispatchTimes | 
             workgroups=dispatch.workgroups,
             bytes=moved.total,
             expected_bytes=moved.expected,
-            floor_seconds=moved.total / bandwidth.median,
+            floor_seconds=bandwidth.floor(moved.total),
+            launch_floor_seconds=bandwidth.launch_floor(moved.total),
             seconds=traced.seconds[number] if traced else (),
         )
 

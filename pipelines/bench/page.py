@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from predecode.pipelines.bench.launches import describe_launches
 from predecode.pipelines.bench.plot import Line, line_plot
 from predecode.pipelines.bench.report import BenchReport, DispatchGroup, RunReport, group_dispatches
 from predecode.pipelines.quantities import format_bytes, format_seconds
@@ -14,6 +15,7 @@ _STYLE = """
 .bar { position: relative; height: 15px; background: var(--track); border-radius: 3px; }
 .bar i { position: absolute; left: 0; top: 0; height: 15px; border-radius: 3px; min-width: 1px; }
 .bar i.floor { background: var(--ink); opacity: .55; height: 5px; top: 5px; }
+.bar i.launch { background: var(--ink); width: 2px; margin-left: -1px; min-width: 0; border-radius: 0; }
 .bar i.kernel { background: var(--kernel); } .bar i.compiled { background: var(--compiled); }
 svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
 svg .axis { stroke: var(--line); } svg .line { fill: none; stroke-width: 2; }
@@ -31,6 +33,7 @@ def render_page(report: BenchReport) -> str:
         "device": f"{report.device_name} ({report.device})",
         "date": report.date,
         "memory read in this run": f"{report.bandwidth / 1e9:.1f} GB/s, {format_bytes(report.bandwidth_bytes)} in turn",
+        "a launch that only reads": describe_launches(report.launches) or "not timed",
         "tools": ", ".join(f"{name} {version}" for name, version in sorted(report.tools.items())),
     }
     items = "".join(f"<li><span>{escape(key)}</span>{escape(value)}</li>" for key, value in facts.items())
@@ -69,10 +72,11 @@ def _totals(report: BenchReport) -> str:
         f'<td class="right number">{format_seconds(max(run.step_seconds))}</td>'
         f'<td class="right number">{format_seconds(run.layer)}</td>'
         f'<td class="right number">{format_seconds(run.floor)}</td>'
-        f'<td class="right number">{run.step / run.floor:.2f}</td></tr>'
+        f'<td class="right number">{run.step / run.floor:.2f}</td>'
+        f'<td class="right number">{format_seconds(run.launch_floor)}</td></tr>'
         for run in report.runs
     )
-    names = ("rows", "context", "step", "min", "max", "layer", "floor of a step", "times floor")
+    names = ("rows", "context", "step", "min", "max", "layer", "floor of a step", "times floor", "launch floor")
     head = "".join(f'<th class="right">{name}</th>' for name in names)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -92,24 +96,32 @@ def _run(report: BenchReport, run: RunReport) -> str:
         f"<section><header><h2>{run.rows} rows, context {escape(run.context)}</h2>"
         f'<span class="sum">step <b>{format_seconds(run.step)}</b> &nbsp; floor <b>{format_seconds(run.floor)}</b>'
         f"</span></header>{_bars(report, groups)}"
-        f'<p class="audit">bar: all of a kind in a step; thin bar: their floor. {text}</p></section>'
+        '<p class="audit">bar: all of a kind in a step; thin bar: their floor; tick: launches that only read as many '
+        f"bytes. {text}</p></section>"
     )
 
 
 def _bars(report: BenchReport, groups: Sequence[DispatchGroup]) -> str:
-    longest = max(group.count * max(group.seconds or 0.0, group.floor_seconds) for group in groups) or 1.0
+    longest = max(group.count * max(filter(None, _bar_seconds(group)), default=0.0) for group in groups) or 1.0
     return f'<div class="scroll"><table class="bars">{"".join(_bar(report, g, longest) for g in groups)}</table></div>'
+
+
+def _bar_seconds(group: DispatchGroup) -> tuple[float | None, ...]:
+    return group.seconds, group.floor_seconds, group.launch_floor_seconds
 
 
 def _bar(report: BenchReport, group: DispatchGroup, longest: float) -> str:
     name = f"{group.name} ({group.weight})" if group.weight else group.name
-    measured = group.count * group.seconds if group.seconds is not None else 0.0
     share = f"{group.bytes / group.seconds / report.bandwidth:.0%}" if group.seconds else "–"
+    styles = ((group.kind, "width"), ("floor", "width"), ("launch", "left"))
+    marks = "".join(
+        f'<i class="{style}" style="{place}:{group.count * seconds / longest:.2%}"></i>'
+        for (style, place), seconds in zip(styles, _bar_seconds(group), strict=True)
+        if seconds is not None
+    )
     return (
         f"<tr><td><code>{escape(name).replace('+', '+<wbr>')}</code></td>"
         f'<td class="right number">{group.count} × {format_seconds(group.seconds)}</td>'
         f'<td class="right number">{"~" if group.expected_bytes else ""}{format_bytes(round(group.bytes))}</td>'
-        f'<td class="right number">{share}</td><td class="plot"><div class="bar">'
-        f'<i class="{group.kind}" style="width:{measured / longest:.2%}"></i>'
-        f'<i class="floor" style="width:{group.count * group.floor_seconds / longest:.2%}"></i></div></td></tr>'
+        f'<td class="right number">{share}</td><td class="plot"><div class="bar">{marks}</div></td></tr>'
     )

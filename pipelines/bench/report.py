@@ -5,6 +5,7 @@ import re
 import statistics
 from dataclasses import dataclass
 
+from predecode.pipelines.bench.launches import LaunchTime
 from predecode.pipelines.manifest import Dispatch
 from predecode.pipelines.records import decode, encode
 
@@ -17,7 +18,8 @@ class DispatchReport:
     """One dispatch of the step: ``seconds`` per traced step (empty where dispatches could not be timed).
 
     ``weight`` names the matrices it reads, which tell calls of one kernel apart; ``expected_bytes``: the bytes of
-    routed experts are those expected of even routing.
+    routed experts are those expected of even routing. ``floor_seconds`` are those of its bytes at the measured
+    bandwidth, ``launch_floor_seconds`` those of a launch that only reads as many (None where none was timed).
     """
 
     name: str
@@ -28,6 +30,7 @@ class DispatchReport:
     expected_bytes: bool
     floor_seconds: float
     seconds: tuple[float, ...]
+    launch_floor_seconds: float | None = None
 
     @property
     def median_seconds(self) -> float | None:
@@ -67,6 +70,12 @@ class RunReport:
         return sum(dispatch.floor_seconds for dispatch in self.dispatches)
 
     @property
+    def launch_floor(self) -> float | None:
+        """Seconds of as many launches that only read what the dispatches move; None where none were timed."""
+        floors = [dispatch.launch_floor_seconds for dispatch in self.dispatches]
+        return None if None in floors else sum(floors)
+
+    @property
     def layer(self) -> float | None:
         """Median seconds of a layer; None for a whole step, which is more than its layers."""
         return self.step / self.layers if self.layers else None
@@ -74,7 +83,8 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """Runs of one artifact on one device. ``bandwidth_samples`` are bytes per second, one per repeat."""
+    """Runs of one artifact on one device. ``bandwidth_samples`` are bytes per second, one per repeat; ``launches`` are
+    those that only read, by their bytes."""
 
     model: str
     part: str
@@ -88,6 +98,7 @@ class BenchReport:
     bandwidth_samples: tuple[float, ...]
     bandwidth_bytes: int
     runs: tuple[RunReport, ...]
+    launches: tuple[LaunchTime, ...] = ()
     format: str = FORMAT
 
     def to_json(self) -> str:
@@ -100,6 +111,7 @@ class BenchReport:
                 "step_seconds_max": max(run.step_seconds),
                 "layer_seconds": run.layer,
                 "floor_seconds": run.floor,
+                "launch_floor_seconds": run.launch_floor,
                 "bytes": sum(dispatch.bytes for dispatch in run.dispatches),
                 "times_floor": run.step / run.floor if run.floor else None,
             }
@@ -125,6 +137,7 @@ class DispatchGroup:
     bytes: float
     expected_bytes: bool
     floor_seconds: float
+    launch_floor_seconds: float | None
     seconds: float | None
 
     @property
@@ -155,7 +168,6 @@ def group_dispatches(run: RunReport) -> list[DispatchGroup]:
 
 def _group(dispatches: list[DispatchReport]) -> DispatchGroup:
     first = dispatches[0]
-    times = [dispatch.median_seconds for dispatch in dispatches]
     return DispatchGroup(
         name=first.name,
         weight=first.weight,
@@ -164,5 +176,11 @@ def _group(dispatches: list[DispatchReport]) -> DispatchGroup:
         bytes=statistics.mean(dispatch.bytes for dispatch in dispatches),
         expected_bytes=first.expected_bytes,
         floor_seconds=statistics.mean(dispatch.floor_seconds for dispatch in dispatches),
-        seconds=None if None in times else statistics.mean(times),
+        launch_floor_seconds=_mean_of_all([dispatch.launch_floor_seconds for dispatch in dispatches]),
+        seconds=_mean_of_all([dispatch.median_seconds for dispatch in dispatches]),
     )
+
+
+def _mean_of_all(values: list[float | None]) -> float | None:
+    """None if one is missing."""
+    return None if None in values else statistics.mean(values)

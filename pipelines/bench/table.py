@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from predecode.pipelines.bench.launches import describe_launches
 from predecode.pipelines.bench.report import BenchReport, DispatchGroup, RunReport, group_dispatches
 from predecode.pipelines.inspection import KIND_STYLES
 from predecode.pipelines.quantities import format_bytes, format_seconds
@@ -13,6 +14,7 @@ from predecode.pipelines.quantities import format_bytes, format_seconds
 
 def renderables(report: BenchReport) -> Iterator[RenderableType]:
     """Heading, totals over all runs, and a table of dispatches per run."""
+    times = describe_launches(report.launches)
     yield Group(
         Text(report.part, style="bold"),
         Text(f"{report.target} on {report.device} ({report.device_name}), {report.date}"),
@@ -20,6 +22,7 @@ def renderables(report: BenchReport) -> Iterator[RenderableType]:
             f"memory read at {report.bandwidth / 1e9:.1f} GB/s in this run ({_range(report)}; "
             f"{format_bytes(report.bandwidth_bytes)} in turn); floors are bytes at that speed"
         ),
+        *([Text(f"a launch that only reads: {times}; launch floors follow from these")] if times else ()),
         Text(report.method, style="dim"),
         Text(),
     )
@@ -44,6 +47,7 @@ def _totals(report: BenchReport) -> Table:
         "layer",
         "floor of a step",
         "times floor",
+        "launch floor",
         "host submits in",
     ):
         table.add_column(heading, justify="right")
@@ -57,6 +61,7 @@ def _totals(report: BenchReport) -> Table:
             format_seconds(run.layer),
             format_seconds(run.floor),
             f"{run.step / run.floor:.2f}" if run.floor else "–",
+            format_seconds(run.launch_floor),
             format_seconds(sorted(run.submission_seconds)[len(run.submission_seconds) // 2]),
         )
     return table
@@ -76,6 +81,7 @@ def _dispatches(report: BenchReport, run: RunReport) -> Table:
     moved = sum(group.count * group.bytes for group in groups)
     table.add_column("bytes", justify="right", footer=format_bytes(round(moved)))
     table.add_column("floor", justify="right", footer=format_seconds(run.floor))
+    table.add_column("launch floor", justify="right", footer=format_seconds(run.launch_floor))
     table.add_column("GB/s", justify="right")
     table.add_column("of bandwidth", justify="right")
     table.add_column("lost in a step", justify="right", footer=format_seconds(lost))
@@ -93,6 +99,7 @@ def _row(report: BenchReport, group: DispatchGroup) -> tuple[RenderableType, ...
         format_seconds(group.seconds),
         ("~" if group.expected_bytes else "") + format_bytes(round(group.bytes)),
         format_seconds(group.floor_seconds),
+        format_seconds(group.launch_floor_seconds),
         f"{speed / 1e9:.1f}" if speed else "–",
         f"{speed / report.bandwidth:.0%}" if speed else "–",
         format_seconds(group.lost_seconds),

@@ -3,12 +3,14 @@
 import io
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from predecode.pipelines import Artifact
 from predecode.pipelines.bench import BenchReport, bench, host_trace
+from predecode.pipelines.bench.launches import LaunchTime
 from predecode.pipelines.bench.page import render_page
 from predecode.pipelines.bench.report import group_dispatches
 from predecode.pipelines.bench.table import renderables
@@ -80,6 +82,32 @@ def test_tables_and_page_name_every_dispatch(report):
     for what in (report.device_name, report.date, f"{report.bandwidth / 1e9:.1f} GB/s", "ragged"):
         assert what in text and what in page
     assert "which a cache may hold" in text and "<svg" in page and "http" not in page.split("</style>")[1]
+
+
+def test_floors_of_launches_are_summed_and_shown(report):
+    assert report.launches == () and all(run.launch_floor is None for run in report.runs)
+    of_dispatches = [
+        replace(run, dispatches=tuple(replace(d, launch_floor_seconds=2 * d.floor_seconds) for d in run.dispatches))
+        for run in report.runs
+    ]
+    launches = (LaunchTime(65536, (1.25e-6,)), LaunchTime(2**20, (3.5e-6,)))
+    timed = replace(report, runs=tuple(of_dispatches), launches=launches)
+    assert BenchReport.from_json(timed.to_json()) == timed
+    assert [run.launch_floor for run in timed.runs] == pytest.approx([2 * run.floor for run in report.runs])
+    for group in group_dispatches(timed.runs[0]):
+        assert group.launch_floor_seconds == pytest.approx(2 * group.floor_seconds)
+    times, tick = "65.5 kB in 1.25 µs, 1.05 MB in 3.50 µs", '<i class="launch" style="left:'
+    assert times in printed(timed) and times in render_page(timed) and times not in printed(report)
+    assert render_page(timed).count(tick) == sum(len(group_dispatches(run)) for run in timed.runs)
+    assert tick not in render_page(report)
+
+
+def test_a_report_from_before_launches_were_timed_is_read(report):
+    document = json.loads(report.to_json())
+    del document["launches"]
+    for dispatch in (dispatch for run in document["runs"] for dispatch in run["dispatches"]):
+        del dispatch["launch_floor_seconds"]
+    assert BenchReport.from_json(json.dumps(document)) == report
 
 
 def test_without_a_tracer_the_steps_are_timed_and_the_reason_is_told(two_layers, monkeypatch):

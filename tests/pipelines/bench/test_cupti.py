@@ -2,11 +2,13 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from predecode.pipelines.bench import cupti, tracing
 from predecode.pipelines.bench.dispatch_times import DispatchTimesUnavailable, Event
+from tests.pipelines.small_artifact import step_entry
 
 SOURCE = Path(__file__).with_name("cupti_stand_in.c")
 
@@ -57,9 +59,14 @@ def test_libraries_of_wheels_are_found(tmp_path, monkeypatch):
 
 
 def test_other_drivers_have_no_tracer():
-    class Stepper:
-        class session:
-            uri = "hip://0"
-
+    stepper = SimpleNamespace(session=SimpleNamespace(uri="hip://0"), run=None, segments=())
     with pytest.raises(DispatchTimesUnavailable, match="hip driver has no profiler"):
-        tracing.time_dispatches(Stepper)
+        tracing.time_dispatches(stepper)
+
+
+def test_what_was_run_while_recording_is_dealt_to_its_dispatches(library, monkeypatch):
+    monkeypatch.setattr(cupti, "_candidates", lambda: [library])
+    ran = []
+    with pytest.raises(DispatchTimesUnavailable, match="3 dispatches were traced, not a multiple of the 2"):
+        tracing.trace_kernels("cuda://0", ran.append, [step_entry(1)])
+    assert ran == [3, 20]
