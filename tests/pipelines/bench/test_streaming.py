@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import iree.runtime as rt
 import numpy as np
 import pytest
 
@@ -54,13 +55,17 @@ def small_session(tmp_path, monkeypatch):
 
 def test_launches_read_one_part_after_the_other(small_session):
     probe = small_session.manifest.bandwidth_probe
-    reader = streaming._Reader(small_session, probe, probe.launches, 2)
-    (result,) = reader.run(3)
-    words = np.arange(probe.launches.arguments[1].shape[0], dtype=np.int32)
-    of_pieces = np.bitwise_xor.reduce(words[: words.size // PIECE_WORDS * PIECE_WORDS].reshape(-1, PIECE_WORDS), axis=1)
+    before, data = (
+        np.random.default_rng(5).integers(-(2**31), 2**31, spec.shape, dtype=np.int32)
+        for spec in probe.launches.arguments
+    )
+    reader = streaming._Reader(small_session, probe, probe.launches, 1)
+    reader._sets = [[rt.asdevicearray(small_session.device, array) for array in (before, data)]]
+    (result,) = reader.run(2)
+    of_pieces = np.bitwise_xor.reduce(data[: data.size // PIECE_WORDS * PIECE_WORDS].reshape(-1, PIECE_WORDS), axis=1)
     # Each launch has the first piece of the one before in its results.
     assert pieces(probe.launches) == [8, 4, 1]
-    np.testing.assert_array_equal(result.to_host(), [of_pieces[0] ^ of_pieces[8] ^ of_pieces[12]])
+    np.testing.assert_array_equal(result.to_host(), [before[0] ^ of_pieces[0] ^ of_pieces[8] ^ of_pieces[12]])
 
 
 def test_bandwidth_without_a_tracer(small_session):
