@@ -1,9 +1,8 @@
 """How fast memory is read, by the artifact's own probe: kernels of ours that only read."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import iree.runtime as rt
 import numpy as np
@@ -53,9 +52,11 @@ def measure_bandwidth(session: DecodeSession, progress: Progress | None = None) 
         raise PredecodeError(
             f"{session.artifact.folder} has no bandwidth probe, which floors are measured with; export it again"
         )
-    with _failures_of_the_probe(session):
+    try:
         samples, buffer_bytes = _stream(session, probe, progress)
         return Bandwidth(samples, buffer_bytes, _launches(session, probe))
+    except RuntimeError as error:
+        raise PredecodeError(f"the bandwidth probe failed on {session.uri}: {first_line(error)}") from None
 
 
 def _stream(session: DecodeSession, probe: BandwidthProbe, progress: Progress | None) -> tuple[tuple[float, ...], int]:
@@ -96,35 +97,30 @@ class _Reader:
         config = rt.Config(device=session.device)
         module = rt.VmModule.mmap(config.vm_instance, str(session.artifact.path(probe.module)))
         context = rt.SystemContext(vm_modules=[module], config=config).vm_context
-        self._device = session.device
+        self._session, self._entry, self._count = session, entry, sets
         self._function = EntryFunction(context, module, entry, transient_memory(session.device, [entry]))
         self._timeline = Timeline(session.device)
-        self._sets = [self._fill(session, entry) for _ in range(sets)]
 
     def run(self, times: int) -> list[rt.DeviceArray]:
         """Call it ``times`` times, back to back, and wait; the results of the last call."""
         results = []
         for i in range(times):
-            results = self._function.submit(self._device, self._timeline, self._sets[i % len(self._sets)])
+            results = self._function.submit(self._session.device, self._timeline, self._sets[i % len(self._sets)])
         self._timeline.wait()
         return results
 
-    def _fill(self, session: DecodeSession, entry: EntryPoint) -> Sequence[rt.DeviceArray]:
-        """Buffers of different words: memory that was never written may not be behind its addresses."""
-        counts = [spec.shape[0] for spec in entry.arguments]
+    @cached_property
+    def _sets(self) -> list[list[rt.DeviceArray]]:
+        """Buffers of different words: memory that was never written may not be behind its addresses.
+
+        They are made when something is run: where nothing can be timed, nothing is.
+        """
+        device, counts = self._session.device, [spec.shape[0] for spec in self._entry.arguments]
         try:
             words = np.arange(max(counts), dtype=np.int32)
-            return [rt.asdevicearray(session.device, words[:count]) for count in counts]
+            return [[rt.asdevicearray(device, words[:count]) for count in counts] for _ in range(self._count)]
         except (RuntimeError, MemoryError) as error:
             raise PredecodeError(
-                f"buffers of {4 * sum(counts)} bytes do not fit beside the model on {session.uri} "
+                f"buffers of {4 * sum(counts) * self._count} bytes do not fit beside the model on {self._session.uri} "
                 f"({first_line(error)}); bench an artifact with fewer layers or pages"
             ) from None
-
-
-@contextmanager
-def _failures_of_the_probe(session: DecodeSession) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise PredecodeError(f"the bandwidth probe failed on {session.uri}: {first_line(error)}") from None
