@@ -36,4 +36,5 @@ OP = define_op(
 """
 
 _NAMES = {"x": "x", "residual": "residual", "norm_weight": "weight", "epsilon": "epsilon"}
-define_prologue(Prologue(OP, "add_rms_norm_group_quant", "linear_bf16", NORMED, _NAMES, PAYS))
+PROLOGUE = Prologue(OP, "add_rms_norm_group_quant", "linear_bf16", NORMED, _NAMES, PAYS)
+define_prologue(PROLOGUE)

@@ -16,18 +16,15 @@ struct Shared {
 DEVICE int row_at(int first, int i, int rows) { return first + i < rows ? first + i : rows - 1; }
 
 // When they have been made, the eight columns from `column` on of each of the workgroup's rows of the qkv_a output, the
-// first of which is `first`; zeros unless the columns `exist`.
+// first of which is `first`; `values` stay what they are unless the columns `exist`.
 DEVICE void read_columns(const EarlyWorkgroup &workgroup, bf16 *qkv_a, int first, int rows, int column, bool exist,
                          float (&values)[ROWS_EACH][COLUMNS_PER_LANE]) {
-  bf16 *places[ROWS_EACH];
+  if (!exist) return;
 #pragma unroll
-  for (int i = 0; i < ROWS_EACH; ++i)
-    places[i] = qkv_a + row_major_offset(row_at(first, i, rows), column, QUERY_DIM + KEY_DIM);
-  if (workgroup.takes()) take_bf16x8(places, exist ? ROWS_EACH : 0, values);
-  else {
-#pragma unroll
-    for (int i = 0; i < ROWS_EACH; ++i)
-      if (exist) load_bf16x8(places[i], values[i]);
+  for (int i = 0; i < ROWS_EACH; ++i) {
+    bf16 *place = qkv_a + row_major_offset(row_at(first, i, rows), column, QUERY_DIM + KEY_DIM);
+    if (workgroup.takes()) take_bf16x8(place, values[i]);
+    else load_bf16x8(place, values[i]);
   }
 }
 

@@ -109,7 +109,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         defines=(("ROWS_EACH", rows_each), *defines),
         reads_early=("query_weight", "latent_weight", "rope_table", "positions", "slot_mapping"),
         makers=(row_workgroups, row_workgroups, 2 * row_workgroups),  # the keys come after the queries
-        takes="qkv_a" if rows % rows_each == 0 else "",  # rows past the end would be read twice
+        takes="qkv_a" if rows <= FEW_ROWS else "",
     )
 
 

@@ -37,6 +37,11 @@ def define_prologue(prologue: Prologue) -> None:
     PROLOGUES.append(prologue)
 
 
+def for_rows(argument: str, fewest: int, most: int) -> Pays:
+    """It pays for ``fewest`` to ``most`` rows of ``argument``, where ops wait for each other in one dispatch."""
+    return lambda target, call: target.starts_in_order and fewest <= call[argument].shape[0] <= most
+
+
 def for_few_rows(argument: str, most: int) -> Pays:
     """It pays for at most ``most`` rows of ``argument``, where ops wait for each other in one dispatch."""
-    return lambda target, call: target.starts_in_order and call[argument].shape[0] <= most
+    return for_rows(argument, 1, most)

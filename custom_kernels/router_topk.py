@@ -57,23 +57,27 @@ def _fake(logits, correction_bias, topk, groups, topk_groups, renormalize, scali
     return logits.new_empty(shape, dtype=torch.int32), logits.new_empty(shape, dtype=torch.float32)
 
 
+def routing_defines(call: Call) -> tuple[tuple[str, int], ...]:
+    """The constants that a kernel which routes takes (see device/routing.h)."""
+    return (
+        ("EXPERTS", call["correction_bias"].shape[0]),
+        ("GROUPS", call["groups"]),
+        ("TOPK_GROUPS", call["topk_groups"]),
+        ("TOPK", call["topk"]),
+        ("SHARED_EXPERTS", call["shared_experts"]),
+        ("RENORMALIZE", int(call["renormalize"])),
+    )
+
+
 def _launch(target: Target, call: Call) -> Launch | None:
-    rows, experts = call["logits"].shape
     return Launch(
         source="router_topk.hip" if target.has_hip_kernels else "router_topk.cpp",
         symbol="router_topk",
         operands=("logits", "correction_bias"),
         constants=(float_bits(call["scaling"]),),
-        workgroups=(rows, 1, 1),
+        workgroups=(call["logits"].shape[0], 1, 1),
         workgroup_size=(THREADS, 1, 1),
-        defines=(
-            ("EXPERTS", experts),
-            ("GROUPS", call["groups"]),
-            ("TOPK_GROUPS", call["topk_groups"]),
-            ("TOPK", call["topk"]),
-            ("SHARED_EXPERTS", call["shared_experts"]),
-            ("RENORMALIZE", int(call["renormalize"])),
-        ),
+        defines=routing_defines(call),
         reads_early=("correction_bias",),
         takes="logits",
     )

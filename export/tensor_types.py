@@ -23,6 +23,12 @@ def meta_tensor(value: ir.Value) -> torch.Tensor:
     return torch.empty(shape, dtype=_DTYPES[element], device="meta")
 
 
+def traced_type(tensor: torch.Tensor) -> str:
+    """The type of a value of the shape and dtype of ``tensor``."""
+    element = next(name for name, dtype in _DTYPES.items() if dtype == tensor.dtype)
+    return f"!torch.vtensor<[{','.join(map(str, tensor.shape))}],{element}>"
+
+
 def builtin_type(value: ir.Value) -> str:
     """The builtin tensor type of ``value``."""
     shape, element = _shape_and_element(value)

@@ -1,7 +1,7 @@
 """Op calls as they stand in a traced module."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import iree.compiler.ir as ir
@@ -9,7 +9,7 @@ import iree.compiler.ir as ir
 from predecode.custom_kernels.launch import Launch
 from predecode.custom_kernels.op import OPS, Call, Op
 from predecode.custom_kernels.targets import Target
-from predecode.export.tensor_types import meta_tensor
+from predecode.export.tensor_types import meta_tensor, traced_type
 from predecode.export.trace import describe_call
 
 _OPERATOR_PREFIX = "torch.predecode."
@@ -45,17 +45,22 @@ def arguments_of(operation: ir.Operation) -> dict[str, ir.Value]:
 
 def described(operation: ir.Operation) -> Call:
     """The call that ``operation`` makes."""
-    arguments = [_scalar_of(value) if _is_scalar(value) else meta_tensor(value) for value in operation.operands]
-    return describe_call(op_of(operation), arguments, tuple(meta_tensor(result) for result in operation.results))
+    results = tuple(meta_tensor(result) for result in operation.results)
+    return describe_call(op_of(operation), _described(operation.operands), results)
 
 
-def create_call(op: Op, arguments: Mapping[str, ir.Value], like: ir.Operation) -> ir.Operation:
-    """A call of ``op`` before ``like``, which has the same results."""
+def create_call(op: Op, arguments: Mapping[str, ir.Value], before: ir.Operation) -> ir.Operation:
+    """A call of ``op`` before ``before``; of ``arguments`` it takes those that it has."""
     operands = [arguments[argument.name] for argument in op.overload._schema.arguments]
-    name = {"name": ir.StringAttr.get(f"{_OPERATOR_PREFIX}{op.name}", like.context)}
-    types = [result.type for result in like.results]
-    with ir.InsertionPoint(like):
-        return ir.Operation.create("torch.operator", types, operands, name, loc=like.location)
+    name = {"name": ir.StringAttr.get(f"{_OPERATOR_PREFIX}{op.name}", before.context)}
+    made = op.fake(*_described(operands))
+    with before.context, ir.InsertionPoint(before):
+        types = [ir.Type.parse(traced_type(result)) for result in (made if isinstance(made, tuple) else (made,))]
+        return ir.Operation.create("torch.operator", types, operands, name, loc=before.location)
+
+
+def _described(operands: Iterable[ir.Value]) -> list:
+    return [_scalar_of(value) if _is_scalar(value) else meta_tensor(value) for value in operands]
 
 
 def _is_scalar(value: ir.Value) -> bool:

@@ -68,7 +68,7 @@ DEVICE void copy_rows(bf16 (&place)[COUNT][Tile::ROW_COLUMNS], const bf16 *sourc
   for (int first = 0; first < COPIES; first += Tile::THREADS) {
     int i = first + thread_id(), row = i / ROW_COPIES, column = i % ROW_COPIES * Tile::COPY_COLUMNS;
     if (row >= count || !Tile::in_slice(stage, column)) continue;
-    copy_16_bytes(shared_address(&place[row][column]),
+    copy_16_bytes(&place[row][column],
                   source + row_major_offset(row, stage * Tile::STAGE + column, Tile::COLUMNS));
   }
 }

@@ -32,21 +32,13 @@ DEVICE float take(float *place) {
 // Whether all four words have been posted.
 DEVICE bool all_posted(uint32x4 words) { return words[0] && words[1] && words[2] && words[3]; }
 
-// Waits for the eight numbers at each of the first `count` of the `places`.
-template <int COUNT>
-DEVICE void take_bf16x8(bf16 *const (&places)[COUNT], int count, float (&values)[COUNT][8]) {
-  uint32x4 words[COUNT];
-  auto load = [&](int i) INLINE { words[i] = i < count ? load_relaxed((const uint32x4 *)places[i]) : ~uint32x4{}; };
-#pragma unroll
-  for (int i = 0; i < COUNT; ++i) load(i);
-#pragma unroll
-  for (int i = 0; i < COUNT; ++i) {
-    while (!all_posted(words[i])) {
-      pause();
-      load(i);
-    }
-    if (i >= count) continue;
-    store_relaxed((uint32x4 *)places[i], uint32x4{});
-    unpack_bf16x8(~words[i], values[i]);
+// Waits for the eight numbers.
+DEVICE void take_bf16x8(bf16 *place, float (&values)[8]) {
+  uint32x4 words = load_relaxed((const uint32x4 *)place);
+  while (!all_posted(words)) {
+    pause();
+    words = load_relaxed((const uint32x4 *)place);
   }
+  store_relaxed((uint32x4 *)place, uint32x4{});
+  unpack_bf16x8(~words, values);
 }

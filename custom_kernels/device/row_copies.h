@@ -1,13 +1,18 @@
-// Copies of 16 bytes a lane to workgroup memory that arrive in the order in which they are issued, and matrices of
-// 8 rows of 16 bytes out of it (NVIDIA). A copy reads memory fast if neighbouring lanes read neighbouring bytes, which
+// Copies of 16 bytes a lane to workgroup memory that arrive in the order in which they are issued (AMD: at once), and
+// matrices of 8 rows of 16 bytes out of it (NVIDIA). A copy reads memory fast if neighbouring lanes read neighbouring bytes, which
 // the lanes of a fragment do not: matrices are copied as they lie, and dealt to the lanes afterwards.
 #pragma once
 
 #include "compiler.h"
 
-#if defined(__NVPTX__)
-DEVICE void copy_16_bytes(SharedAddress target, const void *source) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(source) : "memory");
+#if defined(__AMDGCN__)
+DEVICE void copy_16_bytes(void *target, const void *source) { *(uint32x4 *)target = *(const uint32x4 *)source; }
+DEVICE void end_copies() {}
+template <int LATER> DEVICE void await_copies() {}
+#elif defined(__NVPTX__)
+// From global to workgroup memory.
+DEVICE void copy_16_bytes(void *target, const void *source) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(target)), "l"(source) : "memory");
 }
 
 // The thread's copies since the last call become a group, perhaps an empty one.

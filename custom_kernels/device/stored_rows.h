@@ -32,7 +32,7 @@ template <typename Tile> struct StoredRows {
         int index = first + thread_id(), group = stage * Tile::STAGE_GROUPS + index / GROUP_COPIES;
         int row = index % GROUP_COPIES / COLUMN_TILES, tile = index % COLUMN_TILES;
         if (index < COPIES && group < GROUPS && row < ROWS)
-          copy_16_bytes(shared_address(&shared.rows[group].piece(row, tile)),
+          copy_16_bytes(&shared.rows[group].piece(row, tile),
                         slice + row_major_offset(row, group * GROUP + tile * TILE, Tile::COLUMNS));
       }
       end_copies();

@@ -12,7 +12,9 @@ from tests.custom_kernels.compiled_cases import LoadedCases, compile_cases, devi
 from tests.custom_kernels.rows import LAYOUTS, PADDING, Rows
 
 GATHER = "cp_gather_indexer_k_quant_cache"
-WITHOUT_ROWS = {"stream_read", GATHER}
+SPLIT_K = {"add_normed_linear_split_k", "router_topk_split_k"}
+"""Their rows lie in two places: see test_split_products.py."""
+WITHOUT_ROWS = {"stream_read", GATHER, *SPLIT_K}
 
 
 def selections(count: int) -> dict[str, list[int]]:

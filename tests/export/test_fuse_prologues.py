@@ -21,7 +21,7 @@ class Layer(torch.nn.Module):
         self.body = body
         weight = torch.zeros(16, 64, 16, 16, dtype=FP8)
         values = {"norm": torch.ones(1024).bfloat16(), "gate": torch.zeros(8, 1024).bfloat16(), "weight": weight}
-        values["scales"] = torch.ones(2, 8)
+        values |= {"scales": torch.ones(2, 8), "router": torch.zeros(64, 1024).bfloat16(), "bias": torch.zeros(64)}
         parameters = {name: torch.nn.Parameter(value, requires_grad=False) for name, value in values.items()}
         self.layers = torch.nn.ModuleList([torch.nn.ParameterDict(parameters)])
 
@@ -108,6 +108,48 @@ def quantized_apart(p, x, residual):
 @pytest.mark.parametrize("body", [scales_of_another, another_result, quantized_apart])
 def test_only_what_the_norm_makes_for_the_product(body):
     assert not [name for name in ops_of(body) if "normed" in name]
+
+
+def choose(p, logits):
+    return OPS.router_topk(logits, p["bias"], 2, 1, 1, True, 1.0, 1)
+
+
+def routed(p, x, residual):
+    _, _, normed, total = added(p, x, residual)
+    return *choose(p, OPS.linear_bf16(normed, p["router"])), total
+
+
+def routed_and_kept(p, x, residual):
+    logits = OPS.linear_bf16(added(p, x, residual)[2], p["router"])
+    return *choose(p, logits), logits
+
+
+def routed_without_residual(p, x, residual):
+    return choose(p, OPS.linear_bf16(OPS.rms_norm_group_quant(x, p["norm"], 1e-6, "e4m3fn")[2], p["router"]))
+
+
+def routed_from_elsewhere(p, x, residual):
+    return choose(p, OPS.linear_bf16(added(p, x, residual)[3], p["router"]))
+
+
+SPLIT = ["add_normed_linear_split_k", "router_topk_split_k"]
+
+
+def test_routing_of_many_rows_adds_up_its_scores():
+    for rows in (17, 64):
+        assert ops_of(routed, rows=rows) == [SPLIT[0], "add_rms_norm_group_quant", SPLIT[1]]
+    assert ops_of(routed, rows=16) == ["add_normed_linear_bf16", "add_rms_norm_group_quant", "router_topk"]
+    assert not {*SPLIT} & {*ops_of(routed, rows=65)}
+
+
+@pytest.mark.parametrize("body", [routed_and_kept, routed_without_residual, routed_from_elsewhere])
+def test_others_read_scores_that_are_added_up(body):
+    assert not {*SPLIT} & {*ops_of(body, rows=64)}
+
+
+@pytest.mark.parametrize("choice", [{"fusion": Fusion.NONE}, {"fusion": Fusion.LAYER}])
+def test_scores_are_split_in_chains_alone(choice):
+    assert not {*SPLIT} & {*ops_of(routed, rows=64, **choice)}
 
 
 class Indexer(torch.nn.Module):

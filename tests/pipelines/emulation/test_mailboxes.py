@@ -45,15 +45,14 @@ DEVICE void read(EarlyWorkgroup workgroup, float *posted, uint32 *taken) {
     "read_pairs": """
 #include "mailbox.h"
 DEVICE void read_pairs(EarlyWorkgroup workgroup, bf16 *posted, uint32 *taken) {
-  constexpr int PLACES = TAKEN_EACH / (4 * 256);
-  bf16 *places[PLACES + 1];  // the last one is not read
-  float values[PLACES + 1][8] = {};
-  int first = workgroup.x * TAKEN_EACH + thread_id() * 4;
-  for (int i = 0; i <= PLACES; ++i) places[i] = posted + 2 * (first + i * 4 * 256);
   workgroup.await_inputs();
-  if (workgroup.takes()) take_bf16x8(places, PLACES, values);
-  for (int i = 0; i < PLACES; ++i)
-    for (int k = 0; k < 4; ++k) taken[first + i * 4 * 256 + k] = to_bf16x2(values[i][2 * k], values[i][2 * k + 1]);
+  if (!workgroup.takes()) return;
+  for (int i = thread_id() * 4; i < TAKEN_EACH; i += 4 * 256) {
+    int first = workgroup.x * TAKEN_EACH + i;
+    float values[8];
+    take_bf16x8(posted + 2 * first, values);
+    for (int k = 0; k < 4; ++k) taken[first + k] = to_bf16x2(values[2 * k], values[2 * k + 1]);
+  }
 }
 """,
     "copy": """
