@@ -18,21 +18,18 @@ DEVICE void router_topk_split_k(EarlyWorkgroup workgroup, Experts::Shared &share
   Experts::load_biases(correction_bias, biases);
   workgroup.await_inputs();
   float mean_square = partials[Partials::mean_square(lane_id() % SLICES, row)];
-  float terms[Experts::OWN][SLICES];
 #pragma unroll
-  for (int i = 0; i < Experts::OWN; ++i)
+  for (int i = 0; i < Experts::OWN; ++i) {
+    int expert = Experts::own_expert(i) < EXPERTS ? Experts::own_expert(i) : EXPERTS - 1;
+    float terms[SLICES];
 #pragma unroll
-    for (int slice = 0; slice < SLICES; ++slice) {
-      int expert = Experts::own_expert(i);
-      terms[i][slice] = partials[Partials::term(slice, row, expert < EXPERTS ? expert : EXPERTS - 1)];
-    }
+    for (int slice = 0; slice < SLICES; ++slice) terms[slice] = partials[Partials::term(slice, row, expert)];
+#pragma unroll
+    for (int slice = 0; slice < SLICES; ++slice) logits[i] += terms[slice];
+  }
   mean_square = reduce_lanes<Sum, SLICES>(mean_square);
   float factor = 1.0f / square_root(mean_square + __builtin_bit_cast(float, epsilon_bits));
 #pragma unroll
-  for (int i = 0; i < Experts::OWN; ++i) {
-#pragma unroll
-    for (int slice = 0; slice < SLICES; ++slice) logits[i] += terms[i][slice];
-    logits[i] *= factor;
-  }
+  for (int i = 0; i < Experts::OWN; ++i) logits[i] *= factor;
   Experts::route(shared, row, logits, biases, ids, weights, __builtin_bit_cast(float, scaling_bits));
 }

@@ -18,7 +18,7 @@ from predecode.custom_kernels.split_k import (
     rows_of_partials,
     split_partials,
 )
-from predecode.custom_kernels.targets import Target
+from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 
 
 def reference(
@@ -55,6 +55,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroups=(rows, 1, 1),
         workgroup_size=(router_topk.THREADS, 1, 1),
         defines=(*router_topk.routing_defines(call), ("ROWS", rows), ("SLICES", SLICES)),
+        workgroups_per_unit=RESIDENT_PER_UNIT,
         reads_early=("correction_bias",),
     )
 
