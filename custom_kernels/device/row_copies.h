@@ -1,6 +1,6 @@
 // Copies of 16 bytes a lane to workgroup memory that arrive in the order in which they are issued (AMD: at once), and
-// matrices of 8 rows of 16 bytes out of it (NVIDIA). A copy reads memory fast if neighbouring lanes read neighbouring bytes, which
-// the lanes of a fragment do not: matrices are copied as they lie, and dealt to the lanes afterwards.
+// matrices of 8 rows of 16 bytes out of it (NVIDIA). A copy reads memory fast if neighbouring lanes read neighbouring
+// bytes, which the lanes of a fragment do not: matrices are copied as they lie, and dealt to the lanes afterwards.
 #pragma once
 
 #include "compiler.h"
