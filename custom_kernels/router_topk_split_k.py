@@ -22,25 +22,18 @@ from predecode.custom_kernels.targets import RESIDENT_PER_UNIT, Target
 
 
 def reference(
-    partials: torch.Tensor,
-    correction_bias: torch.Tensor,
-    epsilon: float,
-    topk: int,
-    groups: int,
-    topk_groups: int,
-    renormalize: bool,
-    scaling: float,
-    shared_experts: int,
+    partials: torch.Tensor, correction_bias: torch.Tensor, epsilon: float, *settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """``settings`` are those of `router_topk`."""
     terms, mean_squares = split_partials(partials, correction_bias.shape[0])
     logits = terms.sum(0) * torch.rsqrt(mean_squares.sum(0) + epsilon)[:, None]
-    settings = topk, groups, topk_groups, renormalize, scaling, shared_experts
     return router_topk.reference(logits, correction_bias, *settings)
 
 
-def _fake(partials, correction_bias, epsilon, topk, groups, topk_groups, renormalize, scaling, shared_experts):
-    shape = (rows_of_partials(partials, correction_bias.shape[0]), topk + shared_experts)
-    return partials.new_empty(shape, dtype=torch.int32), partials.new_empty(shape, dtype=torch.float32)
+def _fake(partials, correction_bias, epsilon, *settings):
+    experts = correction_bias.shape[0]
+    logits = partials.new_empty((rows_of_partials(partials, experts), experts))
+    return router_topk.OP.fake(logits, correction_bias, *settings)
 
 
 def _launch(target: Target, call: Call) -> Launch | None:
