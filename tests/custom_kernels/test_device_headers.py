@@ -21,6 +21,7 @@ from predecode.custom_kernels.layouts import (
     TILE,
     TILED_16X16,
 )
+from predecode.custom_kernels.split_k import SLICES, join_partials
 from predecode.custom_kernels.targets import TARGETS
 from predecode.custom_kernels.toolchain import DEVICE_HEADERS, Toolchain
 from tests.custom_kernels.host_library import load_object
@@ -28,6 +29,7 @@ from tests.custom_kernels.host_library import load_object
 SOURCE = """
 #include "bf16.h"
 #include "layouts.h"
+#include "split_k.h"
 
 #define MAP(name, expression)                                              \\
   extern "C" void name(int64 rows, int64 columns, int64 *offsets) {        \\
@@ -43,6 +45,18 @@ MAP(plain_key, plain_page_key_offset(row, column))
 MAP(preshuffled_key, preshuffled_page_key_offset(row, column))
 MAP(page_scale, page_scale_offset(row))
 MAP(slot, slot_offset(row * 1000003, 576))
+
+#define PARTIALS(name, rows, outputs)                                      \\
+  extern "C" void name(int64 slices, int64, int64 *offsets) {              \\
+    using Partials = SplitKPartials<rows, outputs>;                        \\
+    for (int slice = 0; slice < slices; ++slice)                           \\
+      for (int row = 0; row < rows; ++row) {                               \\
+        for (int output = 0; output < outputs; ++output) *offsets++ = Partials::term(slice, row, output); \\
+        *offsets++ = Partials::mean_square(slice, row);                    \\
+      }                                                                    \\
+  }
+PARTIALS(partials_3_7, 3, 7)
+PARTIALS(partials_64_256, 64, 256)
 
 extern "C" void constants(int64 *values) {
   values[0] = GROUP, values[1] = TILE, values[2] = PAGE_TOKENS, values[3] = INDEXER_HEAD_DIM;
@@ -104,6 +118,17 @@ def test_page_maps(host):
 
 def test_slots_beyond_two_gigabytes(host):
     assert (offsets(host, "slot", 2000, 1)[:, 0] == np.arange(2000) * 1000003 * 576).all()
+
+
+@pytest.mark.parametrize(("rows", "outputs"), [(3, 7), (64, 256)])
+def test_partial_sums(host, rows, outputs):
+    places = offsets(host, f"partials_{rows}_{outputs}", SLICES, rows * (outputs + 1))
+    # By slice and row: the terms, then the mean square.
+    numbers = torch.arange(places.size).reshape(SLICES, rows, outputs + 1)
+    stored = join_partials(numbers[..., :outputs], numbers[..., outputs]).flatten()
+    assert torch.equal(stored[torch.from_numpy(places.flatten())], numbers.flatten())
+    squares_first = torch.cat([numbers[..., outputs], numbers[..., :outputs].flatten(1)], 1).flatten()
+    assert not torch.equal(squares_first[torch.from_numpy(places.flatten())], numbers.flatten())
 
 
 def test_another_map_is_noticed(host):
