@@ -13,6 +13,7 @@
 #include "row_copies.h"
 #include "split_k.h"
 #include "wave_totals.h"
+#include "weighed_columns.h"
 
 constexpr int THREADS = 256, WAVES = THREADS / WAVE_SIZE, BAND_WAVES = 2, BANDS = WAVES / BAND_WAVES;
 constexpr int TILE_OUTPUTS = BANDS * TILE, TILES = OUTPUTS / TILE_OUTPUTS;
@@ -99,14 +100,7 @@ DEVICE void add_normed_linear_split_k(EarlyWorkgroup workgroup, Shared &shared, 
 #pragma unroll
   for (int k = 0; k < OWN_PIECES; ++k) {
     Piece piece(k);
-    float values[PIECE_COLUMNS], other[PIECE_COLUMNS], squares = 0;
-    unpack_bf16x8(terms[k][0], values);
-    unpack_bf16x8(terms[k][1], other);
-#pragma unroll
-    for (int i = 0; i < PIECE_COLUMNS; ++i) values[i] += other[i];
-    unpack_bf16x8(norm_weights[k], other);
-#pragma unroll
-    for (int i = 0; i < PIECE_COLUMNS; ++i) squares += values[i] * values[i], values[i] *= other[i];
+    float values[PIECE_COLUMNS], squares = weigh_columns(terms[k], norm_weights[k], values);
     if (!piece.own) continue;
     store_bf16x8(&shared.rows[piece.row][piece.column()], values);
     shared.squares[piece.row][piece.index] = squares;

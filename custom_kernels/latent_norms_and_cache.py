@@ -25,7 +25,8 @@ from predecode.custom_kernels.values import LatentCache, QuantizedActivation
 LATENT_MULTIPLE = 8
 """The kernel reads eight columns at a time."""
 FEW_ROWS = 32
-"""Rows up to which workgroups of one row leave enough compute units to a product that loads its weights meanwhile."""
+"""Rows up to which workgroups of one row leave enough compute units to a product that loads its weights meanwhile, and
+words that are posted are read faster than all at once when they are there."""
 
 
 def reference(

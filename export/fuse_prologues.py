@@ -1,10 +1,10 @@
 """Puts prologue fusions and split products into a traced module (see `Prologue`, `SplitProduct`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import iree.compiler.ir as ir
 
-from predecode.custom_kernels.prologue import Prologue
+from predecode.custom_kernels.prologue import Pays, Prologue
 from predecode.custom_kernels.prologues import PROLOGUES
 from predecode.custom_kernels.split_k import SPLIT_PRODUCTS
 from predecode.custom_kernels.targets import Target
@@ -34,21 +34,13 @@ def _split(operation: ir.Operation, target: Target) -> None:
             continue
         arguments = arguments_of(operation)
         product = arguments[split.through]
-        if isinstance(product.owner, ir.Block) or not is_op_call(product.owner) or len(list(product.uses)) > 1:
-            continue
-        given = _arguments(split.product, product.owner)
+        given = _arguments(split.product, product.owner) if len(list(product.uses)) == 1 else None
         if given is None:
             continue
         partial = create_call(split.partial, given, operation)
         reader = create_call(split.reader, given | arguments | {"partials": partial.results[0]}, operation)
-        calls = [(split.partial, described(partial)), (split.reader, described(reader))]
-        if split.pays(target, calls[0][1]) and all(op.launch_on(target, call) for op, call in calls):
-            for old, new in zip(operation.results, reader.results, strict=True):
-                old.replace_all_uses_with(new)
-            operation.erase()
+        if _replaces(operation, [partial, reader], split.pays, target):
             return
-        reader.erase()
-        partial.erase()
 
 
 def _fused(operation: ir.Operation, target: Target) -> ir.Operation | None:
@@ -58,24 +50,40 @@ def _fused(operation: ir.Operation, target: Target) -> ir.Operation | None:
         if arguments is None:
             continue
         fused = create_call(prologue.fused, arguments, operation)
-        call = described(fused)
-        if prologue.pays(target, call) and prologue.fused.launch_on(target, call):
-            for old, new in zip(operation.results, fused.results, strict=True):
-                old.replace_all_uses_with(new)
-            operation.erase()
+        if _replaces(operation, [fused], prologue.pays, target):
             return fused
-        fused.erase()
     return None
 
 
-def _arguments(prologue: Prologue, consumer: ir.Operation) -> Mapping[str, ir.Value] | None:
+def _replaces(operation: ir.Operation, calls: Sequence[ir.Operation], pays: Pays, target: Target) -> bool:
+    """Whether ``calls`` stand in place of ``operation`` now, the last with its results; otherwise they are gone.
+
+    They do if the first one pays and all have kernels.
+    """
+    taken = [(op_of(call), described(call)) for call in calls]
+    if pays(target, taken[0][1]) and all(op.launch_on(target, call) for op, call in taken):
+        for old, new in zip(operation.results, calls[-1].results, strict=True):
+            old.replace_all_uses_with(new)
+        operation.erase()
+        return True
+    for call in reversed(calls):
+        call.erase()
+    return False
+
+
+def _calls_op(owner: ir.Operation | ir.Block, name: str) -> bool:
+    """Whether ``owner`` of a value calls the op called ``name``."""
+    return not isinstance(owner, ir.Block) and is_op_call(owner) and op_of(owner).name == name
+
+
+def _arguments(prologue: Prologue, consumer: ir.Operation | ir.Block) -> Mapping[str, ir.Value] | None:
     """What the fused op is called with instead of ``consumer``; None where that is not what the prologue stands for."""
-    if op_of(consumer).name != prologue.consumer:
+    if not _calls_op(consumer, prologue.consumer):
         return None
     arguments = arguments_of(consumer)
     made = [(arguments.pop(name), index) for name, index in prologue.through.items()]
     producer = made[0][0].owner
-    if isinstance(producer, ir.Block) or not is_op_call(producer) or op_of(producer).name != prologue.producer:
+    if not _calls_op(producer, prologue.producer):
         return None
     if any(value != producer.results[index] for value, index in made):
         return None

@@ -9,6 +9,7 @@
 #include "float_math.h"
 #include "group_quant.h"
 #include "pipeline.h"
+#include "weighed_columns.h"
 
 #if defined(__NVPTX__)
 template <int ROWS, int COLUMNS, int SPLIT, int TERMS, int STRIDE, int THREADS> struct NormedSlice {
@@ -56,18 +57,7 @@ template <int ROWS, int COLUMNS, int SPLIT, int TERMS, int STRIDE, int THREADS> 
 
   // Piece `k` times the norm's weights, and the lane's share of its sum of squares.
   MEMBER float weigh(int k, float (&values)[COLUMNS_PER_LANE]) const {
-    float other[COLUMNS_PER_LANE], squares = 0;
-    unpack_bf16x8(loaded[k][0], values);
-#pragma unroll
-    for (int term = 1; term < TERMS; ++term) {
-      unpack_bf16x8(loaded[k][term], other);
-#pragma unroll
-      for (int i = 0; i < COLUMNS_PER_LANE; ++i) values[i] += other[i];
-    }
-    unpack_bf16x8(weights[k], other);
-#pragma unroll
-    for (int i = 0; i < COLUMNS_PER_LANE; ++i) squares += values[i] * values[i], values[i] *= other[i];
-    return squares;
+    return weigh_columns(loaded[k], weights[k], values);
   }
 
   // Tells the cluster this slice's sums of squares. It has met, and so have all threads since they stored those.

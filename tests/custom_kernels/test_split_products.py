@@ -74,11 +74,9 @@ def test_rows_do_not_see_each_other():
         (given["x"][rows], given["residual"][rows], given["norm_weight"], given["weight"]) for rows in selections
     ]
     device = device_of(GFX942)
-    of_rows = [
-        split_partials(torch.from_numpy(partials), 64) for partials in _run(SPLIT.partial, products, device, results=1)
-    ]
+    of_rows = [split_partials(torch.from_numpy(made), 64) for (made,) in _run(SPLIT.partial, products, device)]
     routings = [(join_partials(*parts), bias, EPSILON, *SETTINGS) for parts in of_rows]
-    chosen = list(_run(SPLIT.reader, routings, device, results=2))
+    chosen = list(_run(SPLIT.reader, routings, device))
     terms, mean_squares = of_rows[0]
     ids, weights = chosen[0]
     assert len({row.tobytes() for row in weights}) == 20
@@ -87,11 +85,9 @@ def test_rows_do_not_see_each_other():
         assert (own_ids == ids[rows]).all() and (own_weights == weights[rows]).all()
 
 
-def _run(op: Op, calls: list[tuple], device, results: int) -> Iterator:
+def _run(op: Op, calls: list[tuple], device) -> Iterator:
     loaded = LoadedCases(compile_cases(op, [Case("", arguments, ()) for arguments in calls], GFX942), device)
-    for i, arguments in enumerate(calls):
-        made = loaded.run(i, arguments)
-        yield made if results > 1 else made[0]
+    return (loaded.run(i, arguments) for i, arguments in enumerate(calls))
 
 
 def test_parts_come_apart_as_they_were_joined():
