@@ -57,21 +57,27 @@ DEVICE int own_column() { return uniform_wave_id() % WAVES_PER_SLICE * WORD_COLU
 DEVICE Operands load_operands(const Head &head, const uint8 *weight, const float *weight_scales, int first_weight_row,
                               int first_column) {
   Operands operands;
-  int column = first_column + own_column();
+  int column = first_column + own_column(), first_step = own_slice() * STEPS_PER_SLICE;
+  // Of the slice's first step; the others lie at distances that are known when compiling, which saves registers.
+  int first_row = first_weight_row + first_step * HALF_COLUMNS;
+  int nope = first_step * HALF_COLUMNS + fragment_tile() * HALF_COLUMNS_PER_LANE;
+  const uint8 *words = weight + row_major_offset(first_weight_row + nope, column + lane_word() * 4, LATENT);
+  const bf16 *query[FRAGMENT_PARTS];
+#pragma unroll
+  for (int part = 0; part < FRAGMENT_PARTS; ++part)
+    query[part] = head.q + row_major_offset(head_of_row(head, fragment_row(part)), nope, NOPE + ROPE_DIM);
 #pragma unroll
   for (int s = 0; s < STEPS_PER_SLICE; ++s) {
-    int step = own_slice() * STEPS_PER_SLICE + s;
+    int step = s;
     // Where a slice is shorter than others, a step that is not used is loaded in place of the missing one.
-    if (past_some_end(SLICES, STEPS_PER_SLICE, STEPS, s) && step >= STEPS) step = 0;
-    int first = step * HALF_COLUMNS, nope = first + fragment_tile() * HALF_COLUMNS_PER_LANE;
-    const uint8 *source = weight + int64(first_weight_row + nope) * LATENT + column + lane_word() * 4;
+    if (past_some_end(SLICES, STEPS_PER_SLICE, STEPS, s) && first_step + s >= STEPS) step = -first_step;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) operands.words[s][i] = *(const uint32 *)(source + i * LATENT);
+    for (int i = 0; i < 4; ++i) operands.words[s][i] = *(const uint32 *)(words + (step * HALF_COLUMNS + i) * LATENT);
 #pragma unroll
     for (int part = 0; part < FRAGMENT_PARTS; ++part)
-      operands.query[s].part[part] =
-          *(const uint32x2 *)(head.q + head_of_row(head, fragment_row(part)) * (NOPE + ROPE_DIM) + nope);
-    operands.scale[s] = weight_scales[(first_weight_row + first) / GROUP * divide_up(LATENT, GROUP) + column / GROUP];
+      operands.query[s].part[part] = *(const uint32x2 *)(query[part] + step * HALF_COLUMNS);
+    int scale_row = (first_row + step * HALF_COLUMNS) / GROUP;
+    operands.scale[s] = weight_scales[scale_row * divide_up(LATENT, GROUP) + column / GROUP];
   }
   return operands;
 }
@@ -161,11 +167,11 @@ DEVICE void q_absorb_rope_cat(Workgroup workgroup, Shared &shared, const bf16 *q
                               uint8 *result, int rows) {
   Head head = {q, result, rows, workgroup.y, workgroup.z * TILE};
   int first_column = workgroup.x * COLUMNS, row = rope_row(workgroup.x);
-  // The table's row waits for it.
-  int64 position = positions[row_at(head, row)];
   auto operands = load_operands(head, weight, weight_scales, workgroup.y * HEAD_ROWS, first_column);
   schedule_boundary();
+  int64 position = positions[row_at(head, row)];  // the table's row waits for it
   multiply_slice(shared, operands);
+  schedule_boundary();
   // What is rotated arrives while the slices are added up.
   auto part = load_rope_part(head, row, rope_table + position * ROPE_DIM);
   schedule_boundary();

@@ -108,14 +108,14 @@ DEVICE void store_by_radix(const Row &row, Shared &shared) {
   }
 }
 
-// Stores the slots of the topk largest of the values held; `slot_of_held(batch, j)` gives the slot of one. False, and
-// nothing stored, where the values do not allow it. `own` is the range of this thread's.
+// Stores the slots of the topk largest of the `count` values held; `slot_of_held(batch, j)` gives the slot of one.
+// False, and nothing stored, where the values do not allow it. `own` is the range of this thread's.
 template <int BATCHES, typename SlotOfHeld>
-DEVICE bool store_largest(const Row &row, const float4 (&values)[BATCHES], Range own, SlotOfHeld slot_of_held,
-                          Shared &shared) {
+DEVICE bool store_largest(const Row &row, const float4 (&values)[BATCHES], int count, Range own,
+                          SlotOfHeld slot_of_held, Shared &shared) {
   Cut cut;
   HeldBin bin[BATCHES][4];
-  if (!find_cut(values, own, row.topk, shared.linear, bin, cut)) return false;
+  if (!find_cut(values, own, count, row.topk, shared.linear, bin, cut)) return false;
   HeldMask chosen = chosen_of(values, bin, cut, shared.linear);
   uint32 rank[BATCHES];
   ranks_of_held<THREADS>(chosen, rank, shared.of_wave);
@@ -147,11 +147,12 @@ DEVICE float bound_of(const Row &row, Shared &shared) {
   Range own;
   for_held<CHUNK_BATCHES>([&](int i, int j) INLINE { extend(own, values[i][j]); });
   int expected = uint64(row.topk) * CHUNK / row.length, wanted = expected + expected / 4 + 24;
+  static_assert(LIST + LIST / 4 + 24 <= CHUNK - MOST_BELOW<CHUNK_BATCHES, THREADS>);  // so that they are in the bins
   LinearBins bins;
   HeldBin bin[CHUNK_BATCHES][4];
-  if (!start_bins(own, shared.linear, bins)) return __builtin_inff();
+  if (!start_bins(own, Beyond::BOTH, shared.linear, bins)) return __builtin_inff();
   put_in_bins(values, bins, bin, shared.linear);
-  return lower_end(bins, find_bin(shared.linear.histogram, wanted < CHUNK ? wanted : CHUNK).index);
+  return lower_end(bins, find_bin(shared.linear.histogram, wanted).index);
 }
 
 // As `store_largest` for a row longer than a chunk, from a list of most likely few more than the topk largest.
@@ -174,7 +175,7 @@ DEVICE bool store_listed(const Row &row, Shared &shared) {
     slots[i][j] = slot_of(row, position);
   });
   Range own = range_of_first(values, listed);
-  return store_largest(row, values, own, [&](int i, int j) INLINE { return slots[i][j]; }, shared);
+  return store_largest(row, values, listed, own, [&](int i, int j) INLINE { return slots[i][j]; }, shared);
 }
 
 // As `store_largest` for a row of up to a chunk, whose first `CHUNK` logits and their pages are given.
@@ -184,7 +185,7 @@ DEVICE bool store_of_chunk(const Row &row, float4 (&values)[CHUNK_BATCHES], cons
   auto slot = [&](int i, int j) INLINE {
     return pages[i] * PAGE_TOKENS + held_index<CHUNK_BATCHES>(i) % PAGE_TOKENS + j;
   };
-  return store_largest(row, values, own, slot, shared);
+  return store_largest(row, values, row.length, own, slot, shared);
 }
 
 DEVICE void topk_slots(Workgroup workgroup, Shared &memory, const float *logits, const int *lengths,

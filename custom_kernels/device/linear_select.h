@@ -1,5 +1,6 @@
-// The k-th largest of values that a workgroup's threads hold in registers, by bins of equal width between the smallest
-// and the largest: such bins spread out values that radix digits leave together, so that one pass mostly does.
+// The k-th largest of values that a workgroup's threads hold in registers, by bins of equal width: such bins spread out
+// values that radix digits leave together, so that one pass mostly does. A few values may be far from all others (the
+// scores of a row's first tokens and its own): one lane of each wave may go beyond the bins on either side.
 //
 // The values have an order: each wave holds a run of them, in BATCHES batches, of which every lane has 4 in a row.
 #pragma once
@@ -85,7 +86,7 @@ DEVICE bool chooses(Threshold threshold, float value, int index) {
   return (value > threshold.value) | ((value == threshold.value) & (index <= threshold.last));  // without branches
 }
 
-constexpr int MEMBERS = 256;  // that a cut has at most
+constexpr int MEMBERS = 128;  // that a cut has at most
 
 template <int THREADS> struct LinearShared {
   Histogram<THREADS> histogram;
@@ -95,15 +96,33 @@ template <int THREADS> struct LinearShared {
 };
 
 // Integers that order as floats do that are numbers; the same makes them floats again.
-DEVICE int in_order(int bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); }
+static constexpr int in_order(int bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); }
 
-// The range of what all threads of the workgroup have. Between two calls there must be a barrier.
-template <int THREADS> DEVICE Range range_of_workgroup(Range range, LinearShared<THREADS> &shared) {
-  constexpr int WAVES = THREADS / WAVE_SIZE;
-  if (range.zero != 0) range.high = __builtin_inff();
-  int low = reduce_wave<Minimum>(in_order(__builtin_bit_cast(int, range.low)));
-  int high = reduce_wave<Maximum>(in_order(__builtin_bit_cast(int, range.high)));
-  if (lane_id() == 0) shared.lows[wave_id()] = low, shared.highs[wave_id()] = high;
+// Which values may be beyond a range: none, or of each wave those of one lane above it, or also of one below it.
+enum class Beyond { NONE, ABOVE, BOTH };
+
+// The largest of the lanes' values (by Maximum; the smallest by Minimum), if one is `left_out` without a lane that has
+// it. `none` is what a lane has that has no value.
+template <typename Operation> DEVICE int reduce_leaving_out(int value, bool left_out, int none) {
+  int result = reduce_wave<Operation>(value);
+  bool is_left_out = left_out & (lane_id() == __builtin_ctzll(ballot(value == result)));
+  return reduce_wave<Operation>(is_left_out ? none : value);
+}
+
+// The range of what all threads of the workgroup have, without what is `beyond`. Not finite if any value is not. There
+// must be a barrier between two calls.
+template <int THREADS> DEVICE Range range_of_workgroup(Range range, Beyond beyond, LinearShared<THREADS> &shared) {
+  constexpr int WAVES = THREADS / WAVE_SIZE, INFINITE = 0x7F800000, MINUS_INFINITE = in_order(INFINITE | 1 << 31);
+  bool finite = !ballot(range.zero != 0);
+  int low = in_order(__builtin_bit_cast(int, range.low)), high = in_order(__builtin_bit_cast(int, range.high));
+  if (beyond == Beyond::NONE) {
+    low = reduce_wave<Minimum>(low);
+    high = reduce_wave<Maximum>(high);
+  } else {
+    low = reduce_leaving_out<Minimum>(low, beyond == Beyond::BOTH, INFINITE);
+    high = reduce_leaving_out<Maximum>(high, true, MINUS_INFINITE);
+  }
+  if (lane_id() == 0) shared.lows[wave_id()] = low, shared.highs[wave_id()] = finite ? high : INFINITE;
   barrier();
   low = reduce_wave<Minimum>(shared.lows[lane_id() % WAVES]);
   high = reduce_wave<Maximum>(shared.highs[lane_id() % WAVES]);
@@ -134,14 +153,15 @@ DEVICE float power_of_two(int stored_exponent) { return __builtin_bit_cast(float
 
 constexpr float LAST_BIN_OF_ALL = float(BINS - 1) / BINS;  // so that the end of the range is not rounded beyond it
 
-// Bin of `value`, which is in the range: of two values the larger is never in the later bin. What is absent is in the
-// lane's own bin beyond all others.
+// Bin of `value`: of two values the larger is never in the later bin. Those above the range are in the first bin, those
+// far enough below it in the lane's own one beyond all others, as what is absent.
 DEVICE HeldBin bin_of(LinearBins bins, float value) {
   static_assert(BINS == 1 << 11);
   // From 2^23 on float32 has no fraction, and its lowest bits are a whole number: here four times the bin.
   constexpr uint32 FIRST = __builtin_bit_cast(uint32, 0x1p23f), MASK = (2 * BINS - 1) * 4;
   float scale = power_of_two(254 + 12 - bins.exponent) * LAST_BIN_OF_ALL;
-  uint32 bits = __builtin_bit_cast(uint32, __builtin_fmaf(bins.high - value, scale, 0x1p23f));
+  float below = __builtin_fmaxf(bins.high - value, 0.0f);
+  uint32 bits = __builtin_bit_cast(uint32, __builtin_fmaf(below, scale, 0x1p23f));
   uint32 absent = FIRST + uncounted_bin() * 4;
   return HeldBin((bits < absent ? bits : absent) & MASK);
 }
@@ -151,12 +171,16 @@ DEVICE float lower_end(LinearBins bins, int index) {
   return bins.high - (index + 2) * power_of_two(bins.exponent - 10);
 }
 
-// Makes bins over the range of all threads' `own`. False where that range is no use.
-template <int THREADS> DEVICE bool start_bins(Range own, LinearShared<THREADS> &shared, LinearBins &bins) {
+// Makes bins over the range of all threads' `own`, without what is `beyond`. False where that range is no use.
+template <int THREADS>
+DEVICE bool start_bins(Range own, Beyond beyond, LinearShared<THREADS> &shared, LinearBins &bins) {
   clear_bins(shared.histogram);
-  bins = bins_over(range_of_workgroup(own, shared));
+  bins = bins_over(range_of_workgroup(own, beyond, shared));
   return usable(bins);
 }
+
+// How many of the values held are at most below bins that some may be beyond.
+template <int BATCHES, int THREADS> constexpr int MOST_BELOW = THREADS / WAVE_SIZE * BATCHES * 4;
 
 template <int BATCHES, int THREADS>
 DEVICE void put_in_bins(const float4 (&values)[BATCHES], LinearBins bins, HeldBin (&bin)[BATCHES][4],
@@ -176,15 +200,17 @@ struct Cut {
 
 DEVICE Cut cut_at(Bin found, int wanted) { return {found.index * 4, found.count, wanted - found.before}; }
 
-// Finds the cut of the values held, with at most MEMBERS; `own` is the range of this thread's. False where their range
-// is not finite or too many are equal.
+// Finds the cut of the `count` values held, with at most MEMBERS; `own` is the range of this thread's. False where
+// their range is not finite or too many are equal.
 template <int BATCHES, int THREADS>
-DEVICE bool find_cut(const float4 (&values)[BATCHES], Range own, int wanted, LinearShared<THREADS> &shared,
-                     HeldBin (&bin)[BATCHES][4], Cut &cut) {
+DEVICE bool find_cut(const float4 (&values)[BATCHES], Range own, int count, int wanted,
+                     LinearShared<THREADS> &shared, HeldBin (&bin)[BATCHES][4], Cut &cut) {
   constexpr HeldBin BEFORE = -1, AFTER = BINS * 4;
   LinearBins bins;
   if (thread_id() == 0) shared.members = 0;
-  if (!start_bins(own, shared, bins)) return false;
+  // What is below the bins is not counted: none of those wanted may be there.
+  Beyond beyond = count - wanted >= MOST_BELOW<BATCHES, THREADS> ? Beyond::BOTH : Beyond::ABOVE;
+  if (!start_bins(own, beyond, shared, bins)) return false;
   put_in_bins(values, bins, bin, shared);
   for (cut = cut_at(find_bin(shared.histogram, wanted), wanted); cut.members > MEMBERS;
        cut = cut_at(find_bin(shared.histogram, cut.wanted), cut.wanted)) {
@@ -192,7 +218,7 @@ DEVICE bool find_cut(const float4 (&values)[BATCHES], Range own, int wanted, Lin
     for_held<BATCHES>([&](int i, int j) INLINE {
       if (bin[i][j] == cut.bin) extend(own, values[i][j]);
     });
-    if (!start_bins(own, shared, bins)) return false;
+    if (!start_bins(own, Beyond::NONE, shared, bins)) return false;
     for_held<BATCHES>([&](int i, int j) INLINE {
       if (bin[i][j] == cut.bin) add_to_bin_at(shared.histogram, bin[i][j] = bin_of(bins, values[i][j]));
       else bin[i][j] = bin[i][j] < cut.bin ? BEFORE : AFTER;

@@ -42,12 +42,27 @@ def cases(element_format: ElementFormat) -> list[Case]:
     outliers[0, ::700] *= 1e4
     octaves = torch.exp2(-(torch.arange(8192) * 37 % 8192) / 50.0)[None]
     # With the largest at 1 and the smallest at 0, so many lie between that no bin but theirs is chosen in part.
-    crowd = torch.cat([torch.linspace(0, 1, 350), 0.5 + torch.arange(257) * 1e-6, torch.zeros(33)])[None]
+    crowd = torch.cat([torch.linspace(0, 1, 478), 0.5 + torch.arange(129) * 1e-6, torch.zeros(33)])[None]
     crowd = crowd[:, torch.randperm(640, generator=generator)]
     far_below = torch.randn(1, 8192, generator=generator)
     far_below[0, ::5] -= 1e4
     one_above = torch.randn(2, 8192, generator=generator).abs()
     one_above[:, -1] = torch.tensor([64.0, 1e30])
+    # A row's first tokens and its own score unlike all others.
+    first_and_own = torch.randn(2, 8192, generator=generator)
+    first_and_own[:, [0, 1, 2, -1]] = torch.tensor([[300.0, 200.0, -500.0, 100.0], [-300.0, 900.0, 20.0, -1e6]])
+    far_off = torch.randn(2, 8192, generator=generator)
+    far_off[0, ::2048] = torch.tensor([1e3, 1e5, 1e7, -1e9])
+    far_off[1, ::1024] = torch.tensor([1e3, -1e3, 1e5, -1e5, 1e7, -1e7, 1e9, -1e9])
+    # As much far below as one lane of each wave holds: of 32 waves of 32 lanes, and of 16 waves of 64.
+    position = torch.arange(8192)
+    low_lanes, low_wide_lanes = torch.rand(2, 2, 8192, generator=generator)
+    low_lanes[:, position // 4 % 32 == 5] -= 1e6
+    low_wide_lanes[:, position // 4 % 64 == 5] -= 1e6
+    recent = torch.randn(2, 8192, generator=generator) + torch.linspace(0, 30, 8192) ** 2
+    # Most waves have the same lowest score, and the cut is among those.
+    low_in_most = torch.rand(1, 8192, generator=generator)
+    low_in_most[0, :5120:2] = -1.0
     in_every_lane = torch.randn(1, 8192, generator=generator)
     in_every_lane[0, 1024:1280] += torch.tensor([1e4, -1e4]).repeat_interleave(128)
     in_few_lanes = torch.randn(1, 8192, generator=generator) + 1e3 * (torch.arange(8192) // 4 % 32 == 9)
@@ -93,11 +108,23 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("pages backwards", [640, 577], 10, 64, table=backwards),
         case("one page repeated", [640], 10, 64, table=torch.full((1, 10), 7, dtype=torch.int32)),
         case("65 rows", [(53 * row) % 257 for row in range(65)], 4, 32),
-        case("257 in one bin", [640, 639, 600], 10, 300, crowd),
-        case("256 in one bin", [640], 10, 300, torch.where(crowd == 0.5, 0.0, crowd)),
+        case("129 in one bin", [640, 639, 600], 10, 364, crowd),
+        case("128 in one bin", [640], 10, 364, torch.where(crowd == 0.5, 0.0, crowd)),
         case("some far below", [8191, 8192], 128, 2048, far_below),
         case("outliers", [8192], 128, 2048, outliers),
         case("one far above the others", [8192, 8190], 128, 2048, one_above),
+        case("the first tokens and the own one far off", [8192, 8192], 128, 2048, first_and_own),
+        case("some of the far off wanted", [8192, 8191], 128, 2, first_and_own),
+        case("all but some of the far off wanted", [8192, 8192], 128, 8190, first_and_own),
+        case("four and eight far off", [8192, 8000], 128, 2048, far_off),
+        case("all but 256 in one lane of each wave wanted", [8192, 8191], 128, 7936, low_lanes),
+        case("all but 255 in one lane of each wave wanted", [8192, 8191], 128, 7937, low_lanes),
+        case("all but 128 in one lane of each wave wanted", [8192, 8191], 128, 8064, low_wide_lanes),
+        case("all but 127 in one lane of each wave wanted", [8192, 8191], 128, 8065, low_wide_lanes),
+        case("nearly all of some wanted", [2049, 2050, 2800, 2815, 2816, 2817], 45, 2048),
+        case("the last are the largest", [8192, 8191], 128, 2048, recent),
+        case("the first are not wanted", [3000, 2817], 47, 2048, recent[:, :3008]),
+        case("the lowest in most waves equal", [8192, 8192], 128, 6000, low_in_most),
         case("outliers in every lane", [8192], 128, 2048, in_every_lane),
         case("outliers in few lanes, the cut among them", [8192], 128, 100, in_few_lanes),
         case("heavy tails", [8192, 7001], 128, 2048, heavy_tails),
@@ -121,6 +148,8 @@ def cases(element_format: ElementFormat) -> list[Case]:
         case("long, 5 values", [16383], 256, 1000, row_of(1.0, 2.0, 3.0, 2.0, 1.0, 0.0, 4.0, 1.0, pages=256)),
         case("long, heavy tails", [16384, 9000], 256, 2048, heavy_tails.repeat(1, 2)),
         case("long, one far above the others", [16384, 16383], 256, 2048, one_above.repeat(1, 2)),
+        case("long, the first tokens and the own one far off", [16384, 16384], 256, 2048, first_and_own.repeat(1, 2)),
+        case("long, the last are the largest", [16384, 16300], 256, 2048, recent.repeat(1, 2)),
         case("long, the cut among zeros", [16384, 9001], 256, 2048, many_zeros.repeat(1, 2)),
         case("long with NaN and infinities", [16384], 256, 300, long_special),
         case("topk beyond the bins", [7000, 8192, 9000], 144, 5000),
