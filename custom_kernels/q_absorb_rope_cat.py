@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 
 from predecode.custom_kernels.formats import FORMAT_OF_DTYPE
-from predecode.custom_kernels.indexer_q_prepare_and_logits import MOST_ROWS
 from predecode.custom_kernels.join_columns import join_columns
 from predecode.custom_kernels.kv_b import ROW_STEP, kv_b_heads, require_kv_b
 from predecode.custom_kernels.launch import Launch
@@ -23,12 +22,9 @@ from predecode.custom_kernels.values import BlockScaledWeight
 
 COLUMN_MULTIPLE = 64
 """Latent columns of a workgroup of 256 threads."""
-BESIDE_INDEXER_QUERY = range(MOST_ROWS + 1, 33)
-"""Numbers of rows at which the absorbed query is made beside the indexer's: there is an op that makes that, and the
-scores do not wait for the absorbed one, measured on an H200."""
 SELECTION_COLUMNS, SELECTION_NOPE = 256, 192
-"""Of a workgroup at others on NVIDIA, as large as those of the selection, beside which it runs: latent columns, and the
-most nope dimensions that it has registers for, where neighbours are rotated."""
+"""Of a workgroup on NVIDIA, as large as those of the selection, beside which it runs: latent columns, and the most nope
+dimensions that it has registers for, where neighbours are rotated."""
 
 
 def reference(
@@ -97,7 +93,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
 
     launch = cut(THREADS, COLUMN_MULTIPLE)
     fits = latent % SELECTION_COLUMNS == 0 and nope <= SELECTION_NOPE and call["rope_layout"] == "interleaved"
-    if target.device != "cuda" or rows in BESIDE_INDEXER_QUERY or not fits:
+    if target.device != "cuda" or not fits:
         return launch
     return replace(cut(SELECTION_THREADS, SELECTION_COLUMNS), when_resident=launch)
 

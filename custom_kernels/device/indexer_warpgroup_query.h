@@ -7,12 +7,15 @@
 
 #if defined(__NVPTX__)
 // A row's query and the weights of its heads. Made by lanes that have a row's tiles next to each other, it is padded.
+// To go on with another row takes a workgroup as long as it takes to score WORTH_PAGES, as measured on an H200.
 template <typename Query, int HEADS> struct WarpgroupQuery {
+  static constexpr int WORTH_PAGES = HEADS / 8;
   RightRows<HEADS, 1> rows;
   alignas(16) float rope[INDEXER_ROPE_DIM];  // the rope table's row
   float weights[HEADS];
 };
 template <int HEADS> struct WarpgroupQuery<PreparedQuery, HEADS> {
+  static constexpr int WORTH_PAGES = 2;
   RightRows<HEADS> rows;
   float weights[HEADS];
 };

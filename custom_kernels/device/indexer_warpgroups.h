@@ -1,7 +1,6 @@
-// Indexer scores by warpgroups (NVIDIA's sm_90). Pages are dealt out evenly to all workgroups, and a workgroup's
-// warpgroups take its pages in turn. The copy engine brings the next pages into workgroup memory, the first ones while
-// the queries may still be made. A wave multiplies its 16 tokens of a page with the row's query, which lies there as
-// float16.
+// Indexer scores by warpgroups (NVIDIA's sm_90). All workgroups share the pages, and a workgroup's warpgroups take its
+// pages in turn. The copy engine brings the next pages into workgroup memory, the first ones while the queries may still
+// be made. A wave multiplies its 16 tokens of a page with the row's query, which lies there as float16.
 #pragma once
 
 #include "bulk_copy.h"
@@ -12,9 +11,13 @@
 #include "warpgroup_matrix.h"
 
 #if defined(__NVPTX__)
+// Of so few rows a workgroup rarely has pages of two: no query counts among the pages.
+constexpr int FEW_ROWS = 8;
+
 template <typename Query, int HEAD_TILES, int ROWS> struct IndexerRows {
-  WarpgroupQuery<Query, HEAD_TILES * TILE> query;
-  RowPages<ROWS> pages;
+  using OwnQuery = WarpgroupQuery<Query, HEAD_TILES * TILE>;
+  OwnQuery query;
+  RowPages<ROWS, (ROWS > FEW_ROWS ? OwnQuery::WORTH_PAGES : 0)> pages;
   [[no_unique_address]] KnownRows<Query, ROWS> known;
 };
 
@@ -24,12 +27,12 @@ template <int SLOTS> struct PageRing {
   Arrival arrivals[SLOTS];
 };
 
-constexpr int WORKGROUP_MEMORY = 48 * 1024;
-
-// Two pages on their way to each warpgroup keep memory busy, where they fit beside the query.
+// Two pages on their way to each warpgroup keep memory busy. Few rows have few pages: beside a query of 64 heads one is
+// enough, and takes fewer registers.
 template <typename Query, int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
   static constexpr int WARPGROUPS = THREADS / WAVE_SIZE / WARPGROUP_WAVES;
-  static constexpr int LEFT = WORKGROUP_MEMORY - int(sizeof(IndexerRows<Query, HEAD_TILES, ROWS>));
+  static constexpr int MEMORY = (ROWS > FEW_ROWS ? 56 : 48) * 1024;
+  static constexpr int LEFT = MEMORY - int(sizeof(IndexerRows<Query, HEAD_TILES, ROWS>));
   static constexpr int FITTING = LEFT / int(WARPGROUPS * sizeof(PageRing<1>));
   static constexpr int SLOTS = FITTING < 2 ? FITTING : 2;
   static_assert(SLOTS > 0, "workgroup memory does not hold the counts of so many rows");
@@ -76,7 +79,8 @@ DEVICE void score_share(const IndexerInputs<Query> &in, IndexerWorkgroup workgro
   if (wave == 0 && lane_id() < SLOTS) start(ring.arrivals[lane_id()]);
   publish_to_engines();
   auto learn = [&](int row) INLINE { learn_row(in.query, row, known_rows); };
-  auto [begin, last] = share_of<WORKGROUPS>(count_pages(in, row_pages, learn), workgroup.x);
+  count_pages(in, row_pages, learn);
+  auto [begin, last] = share_of_pages<WORKGROUPS>(row_pages, workgroup.x);
 
   // Pages are counted from `begin`; this warpgroup's `i`-th one is first_page + i * WARPGROUPS. Its first wave orders
   // the copies; each lane knows the number of one of WAVE_SIZE pages.

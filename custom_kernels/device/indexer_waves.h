@@ -125,7 +125,7 @@ DEVICE void score_tiles(const IndexerInputs<Query> &in, TilePlace<Query> &place,
 }
 
 template <typename Query, int HEAD_TILES, int ROWS, int THREADS> struct IndexerShared {
-  RowPages<ROWS> pages;
+  RowPages<ROWS, 0> pages;
   [[no_unique_address]] TilePlaces<Query, THREADS / WAVE_SIZE> places;
 };
 

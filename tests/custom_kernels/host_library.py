@@ -1,10 +1,12 @@
-"""Objects of the kernels' compiler, loaded into this process."""
+"""Objects of the kernels' compiler, and device headers for the host, loaded into this process."""
 
 import ctypes
 import subprocess
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+
+from predecode.custom_kernels.toolchain import DEVICE_HEADERS, Toolchain
 
 
 def load_object(code: Path, *flags: str) -> ctypes.CDLL:
@@ -15,3 +17,12 @@ def load_object(code: Path, *flags: str) -> ctypes.CDLL:
         command = [linker, "-flavor", "gnu", "-shared", *flags, str(code), "-o", library]
         subprocess.run(command, check=True, capture_output=True)
         return ctypes.CDLL(library)
+
+
+def load_source(text: str, folder: Path) -> ctypes.CDLL:
+    """C++ ``text``, which may include device headers, compiled in ``folder`` for this machine."""
+    source, code = folder / "source.cpp", folder / "source.o"
+    source.write_text(text)
+    command = [*Toolchain().clang, "-target", "x86_64-none-elf", "-std=c++20", "-O1", "-ffreestanding", "-fPIC", "-c"]
+    subprocess.run([*command, "-I", str(DEVICE_HEADERS), str(source), "-o", str(code)], check=True)
+    return load_object(code)

@@ -1,7 +1,6 @@
 """Device headers run on the host: index maps against layouts.py, bfloat16 against torch."""
 
 import ctypes
-import subprocess
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from predecode.custom_kernels.layouts import (
 from predecode.custom_kernels.split_k import SLICES, join_partials
 from predecode.custom_kernels.targets import TARGETS
 from predecode.custom_kernels.toolchain import DEVICE_HEADERS, Toolchain
-from tests.custom_kernels.host_library import load_object
+from tests.custom_kernels.host_library import load_source
 
 SOURCE = """
 #include "bf16.h"
@@ -70,12 +69,7 @@ extern "C" void bf16_round_trip(int64 count, const float *values, uint16 *stored
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("headers")
-    source, code = folder / "headers.cpp", folder / "headers.o"
-    source.write_text(SOURCE)
-    command = [*Toolchain().clang, "-target", "x86_64-none-elf", "-std=c++20", "-O1", "-ffreestanding", "-fPIC", "-c"]
-    subprocess.run([*command, "-I", str(DEVICE_HEADERS), str(source), "-o", str(code)], check=True)
-    return load_object(code)
+    return load_source(SOURCE, tmp_path_factory.mktemp("headers"))
 
 
 def offsets(host, name: str, rows: int, columns: int) -> np.ndarray:

@@ -161,9 +161,9 @@ class Indexer(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("rows", "ops"), [(8, {"indexer_q_prepare_and_logits"}), (9, {"indexer_q_prepare", "paged_mqa_logits"})]
+    ("rows", "ops"), [(64, {"indexer_q_prepare_and_logits"}), (65, {"indexer_q_prepare", "paged_mqa_logits"})]
 )
-def test_scores_of_few_rows_make_their_query(rows, ops):
+def test_scores_make_their_query(rows, ops):
     integers = (torch.zeros(rows, dtype=torch.int64), torch.zeros(4, 8448, dtype=torch.int8))
     pages = (torch.zeros(rows, 64, dtype=torch.int32), torch.ones(rows, dtype=torch.int32))
     arguments = (torch.zeros(rows, 4096).bfloat16(), torch.zeros(rows, 32), torch.zeros(64, 64), *integers, *pages)
