@@ -124,7 +124,7 @@ def test_runs_beside_the_selection_on_nvidia():
 
 
 @pytest.mark.parametrize("shape", [(8, 192), (16, 128), (64, 192), (3, 64, 128)])
-@pytest.mark.parametrize("rows", [4, 64])
+@pytest.mark.parametrize("rows", [4, 17, 64])
 def test_beside_the_selection_registers_suffice(rows, shape):
     """And alone, as it is exported serially."""
     absorb = launch_of(SM_90, rows, *shape)
