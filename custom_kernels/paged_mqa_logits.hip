@@ -1,5 +1,5 @@
-// Indexer scores. The rows' pages, one row after the other, are dealt out evenly over the grid: a long row is shared by
-// many workgroups, however short the others are. Each chip's way to score a share is a header of its own.
+// Indexer scores. The rows' pages, one row after the other, are divided among the grid's workgroups: a long row is
+// shared by many, however short the others are. Each chip's way to score a share is a header of its own.
 // HEAD_TILES: tiles of 16 heads. ROWS: rows. WORKGROUPS: of the grid.
 #include "indexer_warpgroups.h"
 #include "indexer_waves.h"

@@ -108,11 +108,12 @@ DEVICE void store_by_radix(const Row &row, Shared &shared) {
   }
 }
 
-// Stores the slots of the topk largest of the `count` values held; `slot_of_held(batch, j)` gives the slot of one.
-// False, and nothing stored, where the values do not allow it. `own` is the range of this thread's.
+// Stores the slots of the topk largest of the first `count` values; `slot_of_held(batch, j)` gives the slot of one.
+// False, and nothing stored, where the values do not allow it.
 template <int BATCHES, typename SlotOfHeld>
-DEVICE bool store_largest(const Row &row, const float4 (&values)[BATCHES], int count, Range own,
-                          SlotOfHeld slot_of_held, Shared &shared) {
+DEVICE bool store_largest(const Row &row, float4 (&values)[BATCHES], int count, SlotOfHeld slot_of_held,
+                          Shared &shared) {
+  Range own = range_of_first(values, count);
   Cut cut;
   HeldBin bin[BATCHES][4];
   if (!find_cut(values, own, count, row.topk, shared.linear, bin, cut)) return false;
@@ -174,18 +175,16 @@ DEVICE bool store_listed(const Row &row, Shared &shared) {
     values[i][j] = row.logits[position];
     slots[i][j] = slot_of(row, position);
   });
-  Range own = range_of_first(values, listed);
-  return store_largest(row, values, listed, own, [&](int i, int j) INLINE { return slots[i][j]; }, shared);
+  return store_largest(row, values, listed, [&](int i, int j) INLINE { return slots[i][j]; }, shared);
 }
 
 // As `store_largest` for a row of up to a chunk, whose first `CHUNK` logits and their pages are given.
 DEVICE bool store_of_chunk(const Row &row, float4 (&values)[CHUNK_BATCHES], const int (&pages)[CHUNK_BATCHES],
                            Shared &shared) {
-  Range own = range_of_first(values, row.length);
   auto slot = [&](int i, int j) INLINE {
     return pages[i] * PAGE_TOKENS + held_index<CHUNK_BATCHES>(i) % PAGE_TOKENS + j;
   };
-  return store_largest(row, values, row.length, own, slot, shared);
+  return store_largest(row, values, row.length, slot, shared);
 }
 
 DEVICE void topk_slots(Workgroup workgroup, Shared &memory, const float *logits, const int *lengths,
