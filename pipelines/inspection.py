@@ -4,11 +4,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from rich.console import Console
 
 from predecode.pipelines.artifact import read_manifest
+from predecode.pipelines.kernel_record import KernelRecord
 from predecode.pipelines.layer_of_dispatch import layers_of_dispatches
 from predecode.pipelines.manifest import Dispatch, EntryPoint, Manifest
 from predecode.pipelines.measurement import Measurement, measure
@@ -88,6 +90,28 @@ def rounds(manifest: Manifest, dispatch: Dispatch) -> float | None:
         return None
     at_once = record.occupancy.workgroups_per_compute_unit * manifest.target.compute_units
     return math.prod(dispatch.workgroups) / at_once
+
+
+@dataclass(frozen=True, slots=True)
+class UsedKernel:
+    """A kernel of the module, the ``dispatch`` that runs it as it is named, and ``rows``, of which entry points."""
+
+    record: KernelRecord
+    dispatch: str
+    rows: tuple[int, ...]
+
+
+def used_kernels(manifest: Manifest) -> list[UsedKernel]:
+    """The manifest's kernels, each with what runs it: by name and rows."""
+    names: dict[int, str] = {}
+    rows: dict[int, set[int]] = {}
+    for entry in manifest.entry_points:
+        for dispatch in entry.audit.dispatches:
+            if dispatch.kernel is not None:
+                names.setdefault(dispatch.kernel, dispatch.name)
+                rows.setdefault(dispatch.kernel, set()).add(entry.rows)
+    used = [UsedKernel(manifest.kernels[i], name, tuple(sorted(rows[i]))) for i, name in names.items()]
+    return sorted(used, key=attrgetter("dispatch", "rows"))
 
 
 def describe_model(manifest: Manifest) -> str:

@@ -8,11 +8,13 @@ from rich.text import Text
 
 from predecode.pipelines.inspection import (
     KIND_STYLES,
+    UsedKernel,
     bound_bytes,
     describe_geometry,
     describe_model,
     floor_seconds,
     rounds,
+    used_kernels,
     waves,
 )
 from predecode.pipelines.inspection_rows import (
@@ -50,7 +52,7 @@ def tables(manifest: Manifest, measured: Mapping[str, Measurement]) -> Iterator[
         if entry.name in measured:
             yield _counters_table(entry, measured[entry.name])
         yield _entry_summary(manifest, entry)
-    kernels = [(i, kernel) for i, kernel in enumerate(manifest.kernels) if kernel.instructions is not None]
+    kernels = [used for used in used_kernels(manifest) if used.record.instructions is not None]
     if kernels:
         yield _resources_table(kernels)
         yield _instructions_table(kernels)
@@ -61,11 +63,11 @@ def tables(manifest: Manifest, measured: Mapping[str, Measurement]) -> Iterator[
 
 
 def _table(title: str, columns: Sequence[str], named: Iterable[str] = (), *, footer: bool = False) -> Table:
-    """An empty table; the column "dispatch" or "symbol" is as wide as the things ``named`` need, within bounds."""
+    """An empty table; the column "dispatch" is as wide as the things ``named`` need, within bounds."""
     table = Table(title=title, title_justify="left", show_footer=footer)
     width = min(_NAME_WIDTH, max(map(len, named), default=0))
     for heading in columns:
-        is_name = heading in ("dispatch", "symbol")
+        is_name = heading == "dispatch"
         justify, fixed = ("left", max(width, len(heading))) if is_name else ("right", None)
         table.add_column(heading, justify=justify, width=fixed, overflow="fold")
     return table
@@ -148,26 +150,26 @@ def _entry_summary(manifest: Manifest, entry: EntryPoint) -> Text:
     return Text("\n".join(lines) + "\n")
 
 
-def _resources_table(kernels: Sequence[tuple[int, KernelRecord]]) -> Table:
-    note = registers_note([kernel for _, kernel in kernels])
+def _resources_table(kernels: Sequence[UsedKernel]) -> Table:
+    note = registers_note([used.record for used in kernels])
     title = f"{len(kernels)} kernels: what a launch takes" + (f" ({note})" if note else "")
     return _kernel_table(title, kernels, RESOURCE_HEADINGS, resource_cells)
 
 
-def _instructions_table(kernels: Sequence[tuple[int, KernelRecord]]) -> Table:
+def _instructions_table(kernels: Sequence[UsedKernel]) -> Table:
     title = f"{len(kernels)} kernels: instructions in the code (loads and stores by bytes of a lane)"
     return _kernel_table(title, kernels, INSTRUCTION_HEADINGS, instruction_cells)
 
 
 def _kernel_table(
     title: str,
-    kernels: Sequence[tuple[int, KernelRecord]],
+    kernels: Sequence[UsedKernel],
     headings: Sequence[str],
     cells_of: Callable[[KernelRecord], list[str]],
 ) -> Table:
-    table = _table(title, ("#", "symbol", *headings), (kernel.symbol for _, kernel in kernels))
-    for index, kernel in kernels:
-        table.add_row(str(index + 1), kernel.symbol, *cells_of(kernel))
+    table = _table(title, ("#", "dispatch", "rows", *headings), (used.dispatch for used in kernels))
+    for number, used in enumerate(kernels, 1):
+        table.add_row(str(number), used.dispatch, ", ".join(map(str, used.rows)), *cells_of(used.record))
     return table
 
 

@@ -17,8 +17,8 @@ from predecode.pipelines.manifest import Binding, Dispatch, EntryPoint, Manifest
 from predecode.pipelines.measurement import Counters, Measurement
 from predecode.pipelines.prediction import bytes_moved
 from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds
-from predecode.pipelines.timeline_style import SCRIPT, STYLE
-from predecode.pipelines.timeline_tables import kernel_section, prediction_section
+from predecode.pipelines.timeline_style import SCRIPT, STYLE, name_cell
+from predecode.pipelines.timeline_tables import kernel_sections, prediction_section
 
 # A longer timeline is broken into lines of this many levels.
 _LINE = 48
@@ -56,7 +56,7 @@ def render_page(manifest: Manifest, measured: Mapping[str, Measurement]) -> str:
         f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
         f"<h1>{title}</h1>"
         f'<div class="soft">{escape(describe_model(manifest))}</div>{_facts(manifest)}<nav>{links}</nav>'
-        f"{_legend(manifest)}{sections}{prediction_section(manifest)}{kernel_section(manifest.kernels)}"
+        f"{_legend(manifest)}{sections}{prediction_section(manifest)}{kernel_sections(manifest)}"
         f'</main><div id="tip"></div><script>{SCRIPT}</script></body></html>\n'
     )
 
@@ -184,7 +184,7 @@ def _table_row(number: int, row: _Row, largest: float) -> str:
     ]
     return (
         f'<tr data-key="{row.key}"><td class="right soft number">{number}</td>'
-        f'<td class="right soft number">{row.level}</td><td><code>{escape(dispatch.name)}</code></td>'
+        f'<td class="right soft number">{row.level}</td>{name_cell(dispatch.name)}'
         f'<td><span class="chip {dispatch.kind}">{dispatch.kind}</span></td>{_cells(cells)}'
         f'<td class="share"><div><i class="{dispatch.kind}" style="width:{row.share / largest:.2%}"></i></div></td>'
         "</tr>"

@@ -1,4 +1,6 @@
-"""Style and behaviour of the timeline page: inlined, so that the page needs nothing else."""
+"""Style and behaviour of the pages: inlined, so that a page needs nothing else."""
+
+from html import escape
 
 STYLE = """
 :root {
@@ -61,6 +63,7 @@ th { text-align: left; color: var(--soft); font-weight: 500; font-size: 11.5px;
   text-transform: uppercase; letter-spacing: .05em; }
 th, td { padding: 6px 10px; border-bottom: 1px solid var(--line); }
 td { white-space: nowrap; } th { vertical-align: bottom; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 19em; }
 tbody tr:last-child td { border-bottom: 0; }
 tfoot td { border-top: 1px solid var(--line); border-bottom: 0; font-weight: 600; }
 td.right, th.right { text-align: right; }
@@ -72,7 +75,7 @@ tr.lit td { background: var(--track); }
 .share i { display: block; height: 8px; border-radius: 3px; min-width: 2px; }
 .share i.kernel { background: var(--kernel); } .share i.compiled { background: var(--compiled); }
 .audit { margin: 14px 0 0; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }
-.audit b { color: var(--ink); font-weight: 600; }
+.facts + .audit { margin-bottom: 18px; } .audit b { color: var(--ink); font-weight: 600; }
 details > summary { cursor: pointer; color: var(--soft); font-size: 12.5px; margin-bottom: 8px; }
 #tip { position: fixed; z-index: 9; display: none; max-width: 420px; padding: 11px 14px;
   border-radius: 9px; font-size: 12.5px;
@@ -103,3 +106,12 @@ document.querySelectorAll('[data-key]').forEach(part => {
   });
 });
 """
+
+
+def name_cell(name: str, origin: str = "") -> str:
+    """A table's cell with the name of an op, or of several, which is broken where it is too long for the page.
+
+    ``origin`` is shown over it.
+    """
+    title = f' title="{escape(origin)}"' if origin else ""
+    return f'<td class="name"><code{title}>{escape(name).replace("+", "+<wbr>")}</code></td>'

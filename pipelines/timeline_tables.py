@@ -1,8 +1,9 @@
 """Tables of the timeline page below the entry points: predicted layers, and what the kernels take."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
+from predecode.pipelines.inspection import UsedKernel, used_kernels
 from predecode.pipelines.inspection_rows import (
     INSTRUCTION_HEADINGS,
     PREDICTION_HEADINGS,
@@ -16,6 +17,7 @@ from predecode.pipelines.inspection_rows import (
 from predecode.pipelines.kernel_record import KernelRecord
 from predecode.pipelines.manifest import Manifest
 from predecode.pipelines.prediction import predicted_layers
+from predecode.pipelines.timeline_style import name_cell
 
 
 def prediction_section(manifest: Manifest) -> str:
@@ -28,24 +30,35 @@ def prediction_section(manifest: Manifest) -> str:
     return _section("prediction", "predicted time of a layer", notes, _heads(PREDICTION_HEADINGS), rows)
 
 
-def kernel_section(kernels: Sequence[KernelRecord]) -> str:
-    """Resources, occupancy and instruction counts of each kernel; only names where none are known (a CPU)."""
+def kernel_sections(manifest: Manifest) -> str:
+    """Resources and occupancy of each kernel, then its instruction counts; only names where none are known (a CPU)."""
+    kernels = used_kernels(manifest)
+    if not any(used.record.instructions for used in kernels):
+        return _kernel_table("kernels", "kernels", "", kernels, ("source",), lambda kernel: [kernel.source])
+    note = registers_note(manifest.kernels)
+    taken = _kernel_table("kernels", "kernels: what a launch takes", note, kernels, RESOURCE_HEADINGS, resource_cells)
+    title, note = "kernels: instructions in the code", "loads and stores by bytes of a lane"
+    return taken + _kernel_table("instructions", title, note, kernels, INSTRUCTION_HEADINGS, instruction_cells)
+
+
+def _kernel_table(
+    key: str,
+    title: str,
+    note: str,
+    kernels: Sequence[UsedKernel],
+    headings: Sequence[str],
+    cells_of: Callable[[KernelRecord], list[str]],
+) -> str:
     if not kernels:
         return ""
-    known = any(kernel.instructions for kernel in kernels)
-    heads = '<th class="right">#</th><th>symbol</th>'
-    heads += _heads((*RESOURCE_HEADINGS, *INSTRUCTION_HEADINGS)) if known else "<th>source</th>"
-    rows = [_kernel_row(number, kernel) for number, kernel in enumerate(kernels, 1)]
-    notes = ["what each code object declares and holds; loads and stores by bytes of a lane"]
-    return _section("kernels", "kernels", "; ".join(filter(None, [*notes, registers_note(kernels)])), heads, rows)
-
-
-def _kernel_row(number: int, kernel: KernelRecord) -> str:
-    origin = escape(f"{kernel.source}, sha-256 {kernel.sha256}")
-    row = f'<td class="right soft number">{number}</td><td><code title="{origin}">{escape(kernel.symbol)}</code></td>'
-    if kernel.instructions is None:
-        return f"{row}<td><code>{escape(kernel.source)}</code></td>"
-    return row + "".join(_number(cell) for cell in (*resource_cells(kernel), *instruction_cells(kernel)))
+    heads = f'<th class="right">#</th><th>dispatch</th><th class="right">rows</th>{_heads(headings)}'
+    rows = []
+    for number, used in enumerate(kernels, 1):
+        kernel = used.record
+        name = name_cell(used.dispatch, f"{kernel.symbol} of {kernel.source}, sha-256 {kernel.sha256}")
+        cells = "".join(map(_number, [", ".join(map(str, used.rows)), *cells_of(kernel)]))
+        rows.append(f'<td class="right soft number">{number}</td>{name}{cells}')
+    return _section(key, title, note, heads, rows)
 
 
 def _number(cell: str) -> str:

@@ -7,17 +7,16 @@ from predecode.pipelines.bench.launches import describe_launches
 from predecode.pipelines.bench.plot import Line, line_plot
 from predecode.pipelines.bench.report import BenchReport, DispatchGroup, RunReport, group_dispatches
 from predecode.pipelines.quantities import format_bytes, format_seconds
-from predecode.pipelines.timeline_style import STYLE
+from predecode.pipelines.timeline_style import STYLE, name_cell
 
 _STYLE = """
 .bars td { border: 0; padding: 3px 10px; } .bars td.plot { width: 34%; }
-.bars td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 16em; }
 .bar { position: relative; height: 15px; background: var(--track); border-radius: 3px; }
 .bar i { position: absolute; left: 0; top: 0; height: 15px; border-radius: 3px; min-width: 1px; }
 .bar i.floor { background: var(--ink); opacity: .55; height: 5px; top: 5px; }
 .bar i.launch { background: var(--ink); width: 2px; margin-left: -1px; min-width: 0; border-radius: 0; }
 .bar i.kernel { background: var(--kernel); } .bar i.compiled { background: var(--compiled); }
-svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
+svg { width: 100%; min-width: 640px; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
 svg .axis { stroke: var(--line); } svg .line { fill: none; stroke-width: 2; }
 svg .c0 { stroke: var(--kernel); fill: var(--kernel); } svg .c1 { stroke: var(--soft); fill: var(--soft); }
 svg .c2 { stroke: var(--compiled); fill: var(--compiled); } svg .c3 { stroke: var(--ink); fill: var(--ink); }
@@ -60,7 +59,7 @@ def _layers(report: BenchReport) -> str:
         lines.append(Line(label, rows, measured, dashed=False))
         lines.append(Line(f"{label}, floor", rows, floors, dashed=True))
     what = "layer" if report.runs[0].layers else "step"
-    plot = line_plot(lines, "rows", f"µs per {what}")
+    plot = f'<div class="scroll">{line_plot(lines, "rows", f"µs per {what}")}</div>'
     return f"<section><header><h2>time per {what}</h2></header>{plot}{_totals(report)}</section>"
 
 
@@ -120,7 +119,7 @@ def _bar(report: BenchReport, group: DispatchGroup, longest: float) -> str:
         if seconds is not None
     )
     return (
-        f"<tr><td><code>{escape(name).replace('+', '+<wbr>')}</code></td>"
+        f"<tr>{name_cell(name)}"
         f'<td class="right number">{group.count} × {format_seconds(group.seconds)}</td>'
         f'<td class="right number">{"~" if group.expected_bytes else ""}{format_bytes(round(group.bytes))}</td>'
         f'<td class="right number">{share}</td><td class="plot"><div class="bar">{marks}</div></td></tr>'

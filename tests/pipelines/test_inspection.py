@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from predecode.pipelines import inspect
-from predecode.pipelines.inspection import Inspection
+from predecode.pipelines.inspection import Inspection, used_kernels
 from predecode.pipelines.kernel_record import InstructionCounts, KernelRecord, KernelResources, Occupancy
 from predecode.pipelines.manifest import Exemption, TargetRecord
 from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds, format_widths
+from predecode.pipelines.timeline_style import STYLE, name_cell
 from tests.pipelines.small_artifact import CACHE, manifest, step_entry
 
 RESOURCES = KernelResources(96, 8192, 0, 0, accumulator_registers=32, scalar_registers=40, scalar_spills=0)
@@ -118,6 +119,34 @@ def test_tables_show_what_kernels_take_and_hold():
     assert "ptxas" not in text
 
 
+def running(kernels, *entries):
+    """Of each entry, every dispatch that is ours runs the kernel of the given number."""
+    changed = []
+    for entry, number in entries:
+        ours = [d if d.kernel is None else replace(d, kernel=number) for d in entry.audit.dispatches]
+        changed.append(replace(entry, audit=replace(entry.audit, dispatches=tuple(ours))))
+    return replace(on_gpu(), entry_points=tuple(changed), kernels=kernels)
+
+
+def test_each_kernel_is_told_apart_by_what_runs_it():
+    of_many, of_one = replace(gpu_kernel(), sha256="11" * 32), gpu_kernel()
+    apart = running((of_many, of_one), (step_entry(1), 1), (step_entry(3), 0))
+    assert [(used.record, used.rows) for used in used_kernels(apart)] == [(of_one, (1,)), (of_many, (3,))]
+    together = running((of_one,), (step_entry(3), 0), (step_entry(1), 0))
+    assert [(used.dispatch, used.rows) for used in used_kernels(together)] == [("write_cache", (1, 3))]
+    row = re.search("write_cache.*", text_of(together)[text_of(together).index("what a launch takes") :]).group()
+    assert [cell.strip() for cell in row.split("│")][:2] == ["write_cache", "1, 3"]
+    assert '<td class="right number">1, 3</td>' in Inspection(together).to_html()
+
+
+def test_long_names_are_broken_on_the_page():
+    name = "add_rms_norm_group_quant+gemm_fp8_blockscale, <unnamed>"
+    cell = name_cell(name, 'of "a.hip"')
+    assert "add_rms_norm_group_quant+<wbr>gemm_fp8_blockscale, &lt;unnamed&gt;" in cell
+    assert 'title="of &quot;a.hip&quot;"' in cell and "title" not in name_cell(name)
+    assert "td.name { white-space: normal;" in STYLE
+
+
 def test_registers_of_an_assembled_kernel():
     for shown in (text_of(on_gpu(gpu_kernel(ASSEMBLED))), Inspection(on_gpu(gpu_kernel(ASSEMBLED))).to_html()):
         assert "registers are ptxas's; the driver assembles the PTX again" in shown.replace("&#x27;", "'")
@@ -133,7 +162,7 @@ def test_a_prediction_says_that_it_is_none_of_measurement():
 class Outside(HTMLParser):
     """Collects what a page would load from elsewhere, and checks that tags are closed."""
 
-    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
+    VOID = frozenset({"meta", "br", "wbr", "link", "img", "input", "hr"})
 
     def __init__(self):
         super().__init__()
