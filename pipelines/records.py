@@ -26,7 +26,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(kind: type[Record], value: Any, path: str = "") -> Record:
-    """JSON value -> ``kind``: a dataclass, ``dict[str, X]``, ``tuple[X, ...]``, ``X | None`` or a plain type.
+    """JSON value -> ``kind``: a dataclass, a dict (of str), tuple or list of such, ``X | None`` or a plain type.
 
     Raises `RecordError` naming the path of a missing or unknown key or of a value of another type.
     """
@@ -37,9 +37,9 @@ def decode(kind: type[Record], value: Any, path: str = "") -> Record:
         if value is None:
             return None
         return decode(next(a for a in arguments if a is not type(None)), value, path)
-    if origin is tuple:
+    if origin in (tuple, list):
         _require(value, list, path)
-        return tuple(decode(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+        return origin(decode(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
     if origin is dict:
         _require(value, dict, path)
         return {key: decode(arguments[1], item, f"{path}.{key}") for key, item in value.items()}

@@ -15,11 +15,33 @@ from predecode.pipelines.inspection import (
 from predecode.pipelines.layer_of_dispatch import layers_of_dispatches
 from predecode.pipelines.manifest import Binding, Dispatch, EntryPoint, Manifest
 from predecode.pipelines.measurement import Counters, Measurement
+from predecode.pipelines.page_style import document, facts_list, name_cell
 from predecode.pipelines.prediction import bytes_moved
 from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds
-from predecode.pipelines.timeline_style import SCRIPT, STYLE, name_cell
 from predecode.pipelines.timeline_tables import kernel_sections, prediction_section
 
+_SCRIPT = """
+const tip = document.getElementById('tip');
+const parts = key => document.querySelectorAll('[data-key="' + key + '"]');
+document.querySelectorAll('[data-key]').forEach(part => {
+  const template = document.getElementById('detail-' + part.dataset.key);
+  part.addEventListener('mouseenter', () => {
+    parts(part.dataset.key).forEach(p => p.classList.add('lit'));
+    tip.replaceChildren(template.content.cloneNode(true));
+    tip.style.display = 'block';
+  });
+  part.addEventListener('mousemove', event => {
+    const box = tip.getBoundingClientRect();
+    tip.style.left = Math.max(8, Math.min(event.clientX + 16, innerWidth - box.width - 12)) + 'px';
+    const below = event.clientY + 18;
+    tip.style.top = (below + box.height > innerHeight ? event.clientY - box.height - 14 : below) + 'px';
+  });
+  part.addEventListener('mouseleave', () => {
+    parts(part.dataset.key).forEach(p => p.classList.remove('lit'));
+    tip.style.display = 'none';
+  });
+});
+"""
 # A longer timeline is broken into lines of this many levels.
 _LINE = 48
 # A column this share of the page's width is wide enough for text.
@@ -45,20 +67,16 @@ class _Row:
 def render_page(manifest: Manifest, measured: Mapping[str, Measurement]) -> str:
     """The whole HTML document; ``measured`` has the entry points whose dispatches were counted, by name."""
     entries = manifest.entry_points
-    title = escape(f"{manifest.model.name} on {manifest.target.name}")
     links = "".join(f'<a href="#{escape(e.name)}">{escape(e.name)}</a>' for e in entries) if len(entries) > 1 else ""
     sections = "".join(
         _section(manifest, number, entry, measured.get(entry.name)) for number, entry in enumerate(entries)
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{title}</h1>"
+    body = (
         f'<div class="soft">{escape(describe_model(manifest))}</div>{_facts(manifest)}<nav>{links}</nav>'
         f"{_legend(manifest)}{sections}{prediction_section(manifest)}{kernel_sections(manifest)}"
-        f'</main><div id="tip"></div><script>{SCRIPT}</script></body></html>\n'
     )
+    title = f"{manifest.model.name} on {manifest.target.name}"
+    return document(title, body, after=f'<div id="tip"></div><script>{_SCRIPT}</script>')
 
 
 def _facts(manifest: Manifest) -> str:
@@ -69,8 +87,7 @@ def _facts(manifest: Manifest) -> str:
         "exported for": describe_geometry(manifest),
         "tools": ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items())),
     }
-    items = "".join(f"<li><span>{escape(key)}</span>{escape(value)}</li>" for key, value in facts.items())
-    return f'<ul class="facts">{items}</ul>'
+    return facts_list(facts)
 
 
 def _legend(manifest: Manifest) -> str:

@@ -16,8 +16,8 @@ from predecode.pipelines.inspection_rows import (
 )
 from predecode.pipelines.kernel_record import KernelRecord
 from predecode.pipelines.manifest import Manifest
+from predecode.pipelines.page_style import name_cell
 from predecode.pipelines.prediction import predicted_layers
-from predecode.pipelines.timeline_style import name_cell
 
 
 def prediction_section(manifest: Manifest) -> str:

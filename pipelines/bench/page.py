@@ -6,16 +6,10 @@ from html import escape
 from predecode.pipelines.bench.launches import describe_launches
 from predecode.pipelines.bench.plot import Line, line_plot
 from predecode.pipelines.bench.report import BenchReport, DispatchGroup, RunReport, group_dispatches
+from predecode.pipelines.page_style import bar_cell, document, facts_list, name_cell
 from predecode.pipelines.quantities import format_bytes, format_seconds
-from predecode.pipelines.timeline_style import STYLE, name_cell
 
 _STYLE = """
-.bars td { border: 0; padding: 3px 10px; } .bars td.plot { width: 34%; }
-.bar { position: relative; height: 15px; background: var(--track); border-radius: 3px; }
-.bar i { position: absolute; left: 0; top: 0; height: 15px; border-radius: 3px; min-width: 1px; }
-.bar i.floor { background: var(--ink); opacity: .55; height: 5px; top: 5px; }
-.bar i.launch { background: var(--ink); width: 2px; margin-left: -1px; min-width: 0; border-radius: 0; }
-.bar i.kernel { background: var(--kernel); } .bar i.compiled { background: var(--compiled); }
 svg { width: 100%; min-width: 640px; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
 svg .axis { stroke: var(--line); } svg .line { fill: none; stroke-width: 2; }
 svg .c0 { stroke: var(--kernel); fill: var(--kernel); } svg .c1 { stroke: var(--soft); fill: var(--soft); }
@@ -26,7 +20,6 @@ svg .dashed { stroke-dasharray: 5 4; } svg text.label { stroke: none; }
 
 def render_page(report: BenchReport) -> str:
     """The whole HTML document."""
-    title = escape(f"{report.model} on {report.device_name}")
     facts = {
         "artifact": f"{report.part}, {report.target}",
         "device": f"{report.device_name} ({report.device})",
@@ -35,14 +28,9 @@ def render_page(report: BenchReport) -> str:
         "a launch that only reads": describe_launches(report.launches) or "not timed",
         "tools": ", ".join(f"{name} {version}" for name, version in sorted(report.tools.items())),
     }
-    items = "".join(f"<li><span>{escape(key)}</span>{escape(value)}</li>" for key, value in facts.items())
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}{_STYLE}</style></head><body><main><h1>{title}</h1>"
-        f'<ul class="facts">{items}</ul><p class="audit">{escape(report.method)}</p>'
-        f"{_layers(report)}{''.join(_run(report, run) for run in report.runs)}</main></body></html>\n"
-    )
+    runs = "".join(_run(report, run) for run in report.runs)
+    body = f'{facts_list(facts)}<p class="audit">{escape(report.method)}</p>{_layers(report)}{runs}'
+    return document(f"{report.model} on {report.device_name}", body, style=_STYLE)
 
 
 def _layers(report: BenchReport) -> str:
@@ -101,26 +89,22 @@ def _run(report: BenchReport, run: RunReport) -> str:
 
 
 def _bars(report: BenchReport, groups: Sequence[DispatchGroup]) -> str:
-    longest = max(group.count * max(filter(None, _bar_seconds(group)), default=0.0) for group in groups) or 1.0
+    longest = max((value for group in groups for value in _marks(group).values() if value), default=1.0)
     return f'<div class="scroll"><table class="bars">{"".join(_bar(report, g, longest) for g in groups)}</table></div>'
 
 
-def _bar_seconds(group: DispatchGroup) -> tuple[float | None, ...]:
-    return group.seconds, group.floor_seconds, group.launch_floor_seconds
+def _marks(group: DispatchGroup) -> dict[str, float | None]:
+    """Seconds of all of the group, and what they are drawn as."""
+    marks = {group.kind: group.seconds, "floor": group.floor_seconds, "tick": group.launch_floor_seconds}
+    return {style: None if seconds is None else group.count * seconds for style, seconds in marks.items()}
 
 
 def _bar(report: BenchReport, group: DispatchGroup, longest: float) -> str:
     name = f"{group.name} ({group.weight})" if group.weight else group.name
     share = f"{group.bytes / group.seconds / report.bandwidth:.0%}" if group.seconds else "–"
-    styles = ((group.kind, "width"), ("floor", "width"), ("launch", "left"))
-    marks = "".join(
-        f'<i class="{style}" style="{place}:{group.count * seconds / longest:.2%}"></i>'
-        for (style, place), seconds in zip(styles, _bar_seconds(group), strict=True)
-        if seconds is not None
-    )
     return (
         f"<tr>{name_cell(name)}"
         f'<td class="right number">{group.count} × {format_seconds(group.seconds)}</td>'
         f'<td class="right number">{"~" if group.expected_bytes else ""}{format_bytes(round(group.bytes))}</td>'
-        f'<td class="right number">{share}</td><td class="plot"><div class="bar">{marks}</div></td></tr>'
+        f'<td class="right number">{share}</td>{bar_cell(_marks(group), longest)}</tr>'
     )

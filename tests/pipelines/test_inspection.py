@@ -13,8 +13,8 @@ from predecode.pipelines import inspect
 from predecode.pipelines.inspection import Inspection, used_kernels
 from predecode.pipelines.kernel_record import InstructionCounts, KernelRecord, KernelResources, Occupancy
 from predecode.pipelines.manifest import Exemption, TargetRecord
+from predecode.pipelines.page_style import STYLE, name_cell
 from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds, format_widths
-from predecode.pipelines.timeline_style import STYLE, name_cell
 from tests.pipelines.small_artifact import CACHE, manifest, step_entry
 
 RESOURCES = KernelResources(96, 8192, 0, 0, accumulator_registers=32, scalar_registers=40, scalar_spills=0)
@@ -130,7 +130,7 @@ def running(kernels, *entries):
 
 def test_each_kernel_is_told_apart_by_what_runs_it():
     of_many, of_one = replace(gpu_kernel(), sha256="11" * 32), gpu_kernel()
-    apart = running((of_many, of_one), (step_entry(1), 1), (step_entry(3), 0))
+    apart = running((of_many, of_one), (step_entry(3), 0), (step_entry(1), 1))
     assert [(used.record, used.rows) for used in used_kernels(apart)] == [(of_one, (1,)), (of_many, (3,))]
     together = running((of_one,), (step_entry(3), 0), (step_entry(1), 0))
     assert [(used.dispatch, used.rows) for used in used_kernels(together)] == [("write_cache", (1, 3))]

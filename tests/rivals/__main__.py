@@ -14,11 +14,13 @@ from predecode.pipelines.artifact import read_manifest
 from predecode.pipelines.bench import bench
 from predecode.pipelines.bench.moved import expected_experts
 from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.records import RecordError
 from tests.rivals.inputs import CachePools
 from tests.rivals.isolated import Sources, run_isolated
 from tests.rivals.kernels import FAMILIES
 from tests.rivals.layers import EAGER, TorchLayers, compiled_variants, free_memory, run_until
 from tests.rivals.libraries import first_line, versions_in
+from tests.rivals.page import OURS, render_page
 from tests.rivals.parameters import ArtifactLayers
 from tests.rivals.report import LayerResult, RivalError, RivalsReport
 from tests.rivals.table import renderables
@@ -36,7 +38,7 @@ _PACKAGES = ("torch", "triton", "iree-base-runtime", "sgl-deep-gemm", "sglang-ke
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Options of the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.rivals", description=tests.rivals.__doc__.splitlines()[0])
-    parser.add_argument("artifact", type=Path)
+    parser.add_argument("artifact", type=Path, help="folder; or the --json file of an earlier run, to show it again")
     parser.add_argument("--rows", type=_numbers, default=(4, 16, 64), help="row counts, each compiled in the artifact")
     parser.add_argument("--context", default="8192", help="tokens that each row sees, or ragged")
     parser.add_argument("--libraries", type=Path, help="folder made by python -m tests.rivals.fetch")
@@ -44,6 +46,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--minutes", type=float, default=7.5, help="after these, nothing new is begun")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
+    parser.add_argument("--html", type=Path, help="write a page with bars to this file")
     return parser.parse_args(arguments)
 
 
@@ -108,16 +111,23 @@ def run(options: argparse.Namespace) -> RivalsReport:
     return report
 
 
+def _read(path: Path) -> RivalsReport:
+    try:
+        return RivalsReport.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecordError) as error:
+        raise RivalError(f"{path} is no report of this command: {first_line(error)}") from None
+
+
 def _run_predecode(options: argparse.Namespace, report: RivalsReport) -> None:
     uri = "cuda" if options.device == "cuda" else "local-task"
     try:
         report.bench = bench(options.artifact, uri, options.rows, (options.context,))
     except Exception as error:
-        report.layers += [LayerResult("predecode", rows, reason=first_line(error)) for rows in options.rows]
+        report.layers += [LayerResult(OURS, rows, reason=first_line(error)) for rows in options.rows]
         return
     for found in report.bench.runs:
         seconds = tuple(step / found.layers for step in found.step_seconds)
-        _take(report.layers, LayerResult("predecode", found.rows, seconds))
+        _take(report.layers, LayerResult(OURS, found.rows, seconds))
 
 
 def _take(results: list, result) -> None:
@@ -145,13 +155,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 2 with one line for what the caller can mend."""
     options = parse_arguments(arguments)
     try:
-        report = run(options)
+        report = _read(options.artifact) if options.artifact.is_file() else run(options)
     except (PredecodeError, RivalError) as error:
         _say(f"error: {error}")
         return 2
     console = Console(width=200)
     for part in renderables(report):
         console.print(part)
+    if options.html:
+        options.html.write_text(render_page(report), encoding="utf-8")
     return 0
 
 

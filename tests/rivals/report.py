@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from predecode.custom_kernels.composition import shown_ops
 from predecode.custom_kernels.prologues import consumer_of
 from predecode.pipelines.bench.report import BenchReport, RunReport, group_dispatches
-from predecode.pipelines.records import encode
+from predecode.pipelines.records import decode, encode
 
 FORMAT = "predecode rivals 1"
 
@@ -86,6 +86,15 @@ class RivalsReport:
     def to_json(self) -> str:
         """Every field, with the raw samples."""
         return json.dumps(encode(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RivalsReport":
+        """Inverse of `to_json`; raises `ValueError` or `RecordError` where it is none."""
+        document = json.loads(text)
+        bench = document.pop("bench", None) if isinstance(document, dict) else None
+        report = decode(cls, document)
+        report.bench = BenchReport.from_json(json.dumps(bench)) if bench else None
+        return report
 
 
 def our_dispatch(run: RunReport | None, op: str, weight: str) -> tuple[float | None, str]:

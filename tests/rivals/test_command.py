@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import zipfile
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from tests.rivals import libraries as libraries_module
 from tests.rivals.fetch import trim
 from tests.rivals.kernels import FAMILIES
 from tests.rivals.libraries import COMMON_LIBRARY, FLASH_MLA_LIBRARY, OPS_ARCHIVE, Libraries
+from tests.rivals.page import render_page
 from tests.rivals.report import KernelResult, LayerResult, RivalError, RivalsReport, our_dispatch
 from tests.rivals.table import renderables
 
@@ -131,6 +133,81 @@ def test_tables_show_reasons_and_times():
         assert text in shown
     assert "wrong: deviates by 1, allowed 1e-05" in shown and "FlashMLA: cannot be imported" in shown
     assert json.loads(report.to_json())["kernels"][0]["seconds"] == [9.4e-6]
+
+
+def _of_one_dispatch() -> RivalsReport:
+    """A layer of 100 µs and one of 900; kernels of 30 and 20 µs for what one dispatch of ours does in 40."""
+    report = RivalsReport("glm-5.1", "8192", "a GPU", {"torch": "2.11"}, "method")
+    layers = (("predecode", 1e-4), ("slow", 9e-4))
+    report.layers = [LayerResult(name, 4, (seconds,), 0.04) for name, seconds in layers]
+    report.layers.append(LayerResult("gone", 4, reason="not <there>"))
+    report.kernels = [
+        KernelResult("gate_up", "a kernel", 4, 1000, 4e-5, "down", "", (3e-5,), 1e-7),
+        KernelResult("down", "a kernel", 4, 1000, 4e-5, "gate_up", "", (2e-5,), 1e-7),
+    ]
+    return report
+
+
+def test_a_report_is_read_back():
+    report = _of_one_dispatch()
+    assert RivalsReport.from_json(report.to_json()) == report
+
+
+def test_a_report_with_our_own_figures_is_read_back(artifact, tmp_path):
+    path = tmp_path / "rivals.json"
+    arguments = [
+        str(artifact),
+        "--rows",
+        "4",
+        "--context",
+        "70",
+        "--device",
+        "cpu",
+        "--without",
+        "eager,kernels,compile",
+    ]
+    assert command.main([*arguments, "--json", str(path)]) == 0
+    read = RivalsReport.from_json(path.read_text())
+    assert read.run_of(4).floor > 0 and read.to_json() == path.read_text()
+
+
+def _bars(page: str, name: str) -> list[tuple[str, float, float]]:
+    """Style, left and width, in percent of the plot, of the bars in the row that begins with ``name``."""
+    row = re.search(f'<tr><td class="name"><code>{re.escape(name)}</code>.*?</tr>', page).group()
+    found = re.findall(r'<i class="(\w+)" style="left:([\d.]+)%;width:([\d.]+)%"', row)
+    return [(style, float(left), float(width)) for style, left, width in found]
+
+
+def test_page_draws_layers_against_ours():
+    page = render_page(_of_one_dispatch())
+    assert _bars(page, "predecode") == [("kernel", 0, 12.5)]
+    assert _bars(page, "slow") == [("compiled", 0, 100)], "cut off at eight times ours"
+    assert _bars(page, "gone") == [] and "not &lt;there&gt;" in page
+    assert '<td class="right number">9.0</td>' in page
+
+
+def test_page_draws_kernels_behind_each_other_below_our_dispatch():
+    page = render_page(_of_one_dispatch())
+    assert _bars(page, "no dispatch of ours") == [("kernel", 0, 80)]
+    assert _bars(page, "a kernel: gate_up") == [("compiled", 0, 60)]
+    assert _bars(page, "a kernel: down") == [("compiled", 60, 40)]
+    assert '<td class="right number">50.00 µs</td>' in page, "together"
+
+
+def test_a_report_is_shown_again(tmp_path, capsys):
+    path, page = tmp_path / "rivals.json", tmp_path / "page.html"
+    path.write_text(_of_one_dispatch().to_json())
+    assert command.main([str(path), "--html", str(page)]) == 0
+    assert "900 µs" in capsys.readouterr().out and "slow" in page.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"artifact": 1}', "\x00"])
+def test_what_is_no_report_is_one_line(tmp_path, capsys, text):
+    path = tmp_path / "rivals.json"
+    path.write_text(text)
+    assert command.main([str(path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {path} is no report of this command: ")
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_floors_of_launches_are_summed_and_shown(report):
     assert [run.launch_floor for run in timed.runs] == pytest.approx([2 * run.floor for run in report.runs])
     for group in group_dispatches(timed.runs[0]):
         assert group.launch_floor_seconds == pytest.approx(2 * group.floor_seconds)
-    times, tick = "65.5 kB in 1.25 µs, 1.05 MB in 3.50 µs", '<i class="launch" style="left:'
+    times, tick = "65.5 kB in 1.25 µs, 1.05 MB in 3.50 µs", '<i class="tick" style="left:'
     assert times in printed(timed) and times in render_page(timed) and times not in printed(report)
     assert render_page(timed).count(tick) == sum(len(group_dispatches(run)) for run in timed.runs)
     assert tick not in render_page(report)

@@ -1,5 +1,6 @@
-"""Style and behaviour of the pages: inlined, so that a page needs nothing else."""
+"""What the pages have in common: their style, inlined so that a page needs nothing else, and parts in that style."""
 
+from collections.abc import Mapping
 from html import escape
 
 STYLE = """
@@ -74,8 +75,15 @@ tr.lit td { background: var(--track); }
 .share { width: 120px; } .share div { background: var(--track); border-radius: 3px; }
 .share i { display: block; height: 8px; border-radius: 3px; min-width: 2px; }
 .share i.kernel { background: var(--kernel); } .share i.compiled { background: var(--compiled); }
+.bars td { border: 0; padding: 3px 10px; } .bars td.plot { width: 34%; }
+.bar { position: relative; height: 15px; background: var(--track); border-radius: 3px; }
+.bar i { position: absolute; left: 0; top: 0; height: 15px; border-radius: 3px; min-width: 1px; }
+.bar i.floor { background: var(--ink); opacity: .55; height: 5px; top: 5px; }
+.bar i.tick { background: var(--ink); width: 2px; margin-left: -1px; min-width: 0; border-radius: 0; }
+.bar i.kernel { background: var(--kernel); } .bar i.compiled { background: var(--compiled); }
 .audit { margin: 14px 0 0; color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }
-.facts + .audit { margin-bottom: 18px; } .audit b { color: var(--ink); font-weight: 600; }
+.facts + .audit { margin-bottom: 18px; } .audit + .scroll { margin-top: 22px; }
+.audit b { color: var(--ink); font-weight: 600; }
 details > summary { cursor: pointer; color: var(--soft); font-size: 12.5px; margin-bottom: 8px; }
 #tip { position: fixed; z-index: 9; display: none; max-width: 420px; padding: 11px 14px;
   border-radius: 9px; font-size: 12.5px;
@@ -84,28 +92,22 @@ details > summary { cursor: pointer; color: var(--soft); font-size: 12.5px; marg
 #tip table { margin-top: 5px; width: auto; } #tip tr td:last-child { text-align: right; padding-right: 0; }
 """
 
-SCRIPT = """
-const tip = document.getElementById('tip');
-const parts = key => document.querySelectorAll('[data-key="' + key + '"]');
-document.querySelectorAll('[data-key]').forEach(part => {
-  const template = document.getElementById('detail-' + part.dataset.key);
-  part.addEventListener('mouseenter', () => {
-    parts(part.dataset.key).forEach(p => p.classList.add('lit'));
-    tip.replaceChildren(template.content.cloneNode(true));
-    tip.style.display = 'block';
-  });
-  part.addEventListener('mousemove', event => {
-    const box = tip.getBoundingClientRect();
-    tip.style.left = Math.max(8, Math.min(event.clientX + 16, innerWidth - box.width - 12)) + 'px';
-    const below = event.clientY + 18;
-    tip.style.top = (below + box.height > innerHeight ? event.clientY - box.height - 14 : below) + 'px';
-  });
-  part.addEventListener('mouseleave', () => {
-    parts(part.dataset.key).forEach(p => p.classList.remove('lit'));
-    tip.style.display = 'none';
-  });
-});
-"""
+
+def document(title: str, body: str, *, style: str = "", after: str = "") -> str:
+    """The whole HTML document; ``style`` is added to STYLE, ``after`` follows the main part."""
+    title = escape(title)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}{style}</style></head><body><main><h1>{title}</h1>"
+        f"{body}</main>{after}</body></html>\n"
+    )
+
+
+def facts_list(facts: Mapping[str, str]) -> str:
+    """What the page is of, by what each is."""
+    items = "".join(f"<li><span>{escape(key)}</span>{escape(value)}</li>" for key, value in facts.items())
+    return f'<ul class="facts">{items}</ul>'
 
 
 def name_cell(name: str, origin: str = "") -> str:
@@ -115,3 +117,18 @@ def name_cell(name: str, origin: str = "") -> str:
     """
     title = f' title="{escape(origin)}"' if origin else ""
     return f'<td class="name"><code{title}>{escape(name).replace("+", "+<wbr>")}</code></td>'
+
+
+def bar_cell(marks: Mapping[str, float | None], longest: float, start: float = 0.0) -> str:
+    """A table's cell with values as bars: "kernel" or "compiled", a thin "floor" over it, and a "tick".
+
+    Bars begin at ``start``; what would end behind ``longest`` is cut off there. None is left out.
+    """
+    left = min(start / longest, 1.0)
+    drawn = ""
+    for style, value in marks.items():
+        if value is not None:
+            end = min((start + value) / longest, 1.0)
+            place = f"left:{end:.2%}" if style == "tick" else f"left:{left:.2%};width:{end - left:.2%}"
+            drawn += f'<i class="{style}" style="{place}"></i>'
+    return f'<td class="plot"><div class="bar">{drawn}</div></td>'
