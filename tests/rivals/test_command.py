@@ -155,18 +155,8 @@ def test_a_report_is_read_back():
 
 def test_a_report_with_our_own_figures_is_read_back(artifact, tmp_path):
     path = tmp_path / "rivals.json"
-    arguments = [
-        str(artifact),
-        "--rows",
-        "4",
-        "--context",
-        "70",
-        "--device",
-        "cpu",
-        "--without",
-        "eager,kernels,compile",
-    ]
-    assert command.main([*arguments, "--json", str(path)]) == 0
+    arguments = [str(artifact), "--rows", "4", "--context", "70", "--device", "cpu", "--json", str(path)]
+    assert command.main([*arguments, "--without", "eager,kernels,compile"]) == 0
     read = RivalsReport.from_json(path.read_text())
     assert read.run_of(4).floor > 0 and read.to_json() == path.read_text()
 
