@@ -53,16 +53,27 @@ def measure_bandwidth(session: DecodeSession, progress: Progress | None = None) 
             f"{session.artifact.folder} has no bandwidth probe, which floors are measured with; export it again"
         )
     try:
-        samples, buffer_bytes = _stream(session, probe, progress)
-        return Bandwidth(samples, buffer_bytes, _launches(session, probe))
+        loaded = _LoadedProbe(session, probe)
+        samples, buffer_bytes = _stream(loaded, progress)
+        return Bandwidth(samples, buffer_bytes, _launches(loaded))
     except RuntimeError as error:
         raise PredecodeError(f"the bandwidth probe failed on {session.uri}: {first_line(error)}") from None
 
 
-def _stream(session: DecodeSession, probe: BandwidthProbe, progress: Progress | None) -> tuple[tuple[float, ...], int]:
+class _LoadedProbe:
+    """The probe ``record`` of the session's artifact, on its device."""
+
+    def __init__(self, session: DecodeSession, record: BandwidthProbe):
+        self.session, self.record = session, record
+        config = rt.Config(device=session.device)
+        self.module = rt.VmModule.mmap(config.vm_instance, str(session.artifact.path(record.module)))
+        self.context = rt.SystemContext(vm_modules=[self.module], config=config).vm_context
+
+
+def _stream(probe: _LoadedProbe, progress: Progress | None) -> tuple[tuple[float, ...], int]:
     """Bytes per second of each repeat, and the bytes of a round."""
-    entry = probe.entry_point
-    reader = _Reader(session, probe, entry, 1)
+    entry = probe.record.entry_point
+    reader = _Reader(probe, entry, 1)
     bytes_per_round = sum(d.bytes_read + d.bytes_written for d in entry.audit.dispatches)
 
     def timed(rounds: int) -> float:
@@ -80,12 +91,13 @@ def _stream(session: DecodeSession, probe: BandwidthProbe, progress: Progress | 
     return tuple(samples), bytes_per_round
 
 
-def _launches(session: DecodeSession, probe: BandwidthProbe) -> tuple[LaunchTime, ...]:
-    if probe.launches is None:
+def _launches(probe: _LoadedProbe) -> tuple[LaunchTime, ...]:
+    entry = probe.record.launches
+    if entry is None:
         return ()
-    reader = _Reader(session, probe, probe.launches, _LAUNCH_BUFFERS)
+    reader = _Reader(probe, entry, _LAUNCH_BUFFERS)
     try:
-        return launch_times(probe.launches, trace_kernels(session.uri, reader.run, [probe.launches]))
+        return launch_times(entry, trace_kernels(probe.session.uri, reader.run, [entry]))
     except DispatchTimesUnavailable:  # the runs tell why
         return ()
 
@@ -93,13 +105,11 @@ def _launches(session: DecodeSession, probe: BandwidthProbe) -> tuple[LaunchTime
 class _Reader:
     """A function of the probe with ``sets`` sets of the buffers that it reads, which it is given in turn."""
 
-    def __init__(self, session: DecodeSession, probe: BandwidthProbe, entry: EntryPoint, sets: int):
-        config = rt.Config(device=session.device)
-        module = rt.VmModule.mmap(config.vm_instance, str(session.artifact.path(probe.module)))
-        context = rt.SystemContext(vm_modules=[module], config=config).vm_context
-        self._session, self._entry, self._count = session, entry, sets
-        self._function = EntryFunction(context, module, entry, transient_memory(session.device, [entry]))
-        self._timeline = Timeline(session.device)
+    def __init__(self, probe: _LoadedProbe, entry: EntryPoint, sets: int):
+        self._session, self._entry, self._count = probe.session, entry, sets
+        transients = transient_memory(probe.session.device, [entry])
+        self._function = EntryFunction(probe.context, probe.module, entry, transients)
+        self._timeline = Timeline(probe.session.device)
 
     def run(self, times: int) -> list[rt.DeviceArray]:
         """Call it ``times`` times, back to back, and wait; the results of the last call."""

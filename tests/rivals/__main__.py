@@ -156,14 +156,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         report = _read(options.artifact) if options.artifact.is_file() else run(options)
-    except (PredecodeError, RivalError) as error:
+        if options.html:
+            options.html.write_text(render_page(report), encoding="utf-8")
+    except (PredecodeError, RivalError, OSError) as error:
         _say(f"error: {error}")
         return 2
     console = Console(width=200)
     for part in renderables(report):
         console.print(part)
-    if options.html:
-        options.html.write_text(render_page(report), encoding="utf-8")
     return 0
 
 

@@ -191,6 +191,14 @@ def test_a_report_is_shown_again(tmp_path, capsys):
     assert "900 µs" in capsys.readouterr().out and "slow" in page.read_text()
 
 
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    path = tmp_path / "rivals.json"
+    path.write_text(_of_one_dispatch().to_json())
+    assert command.main([str(path), "--html", str(tmp_path / "nowhere" / "page.html")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and "nowhere" in line
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"artifact": 1}', "\x00"])
 def test_what_is_no_report_is_one_line(tmp_path, capsys, text):
     path = tmp_path / "rivals.json"

@@ -59,7 +59,7 @@ def test_launches_read_one_part_after_the_other(small_session):
         np.random.default_rng(5).integers(-(2**31), 2**31, spec.shape, dtype=np.int32)
         for spec in probe.launches.arguments
     )
-    reader = streaming._Reader(small_session, probe, probe.launches, 1)
+    reader = streaming._Reader(streaming._LoadedProbe(small_session, probe), probe.launches, 1)
     reader._sets = [[rt.asdevicearray(small_session.device, array) for array in (before, data)]]
     (result,) = reader.run(2)
     of_pieces = np.bitwise_xor.reduce(data[: data.size // PIECE_WORDS * PIECE_WORDS].reshape(-1, PIECE_WORDS), axis=1)
