@@ -22,6 +22,7 @@ from tests.rivals.layers import EAGER, TorchLayers, compiled_variants, free_memo
 from tests.rivals.libraries import first_line, versions_in
 from tests.rivals.page import OURS, render_page
 from tests.rivals.parameters import ArtifactLayers
+from tests.rivals.picture import render_picture
 from tests.rivals.report import LayerResult, RivalError, RivalsReport
 from tests.rivals.table import renderables
 from tests.rivals.timing import REPLAYS
@@ -47,6 +48,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=7.5, help="after these, nothing new is begun")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
     parser.add_argument("--html", type=Path, help="write a page with bars to this file")
+    parser.add_argument("--svg", type=Path, help="write a picture of the layers to this file")
     return parser.parse_args(arguments)
 
 
@@ -158,6 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
         report = _read(options.artifact) if options.artifact.is_file() else run(options)
         if options.html:
             options.html.write_text(render_page(report), encoding="utf-8")
+        if options.svg:
+            options.svg.write_text(render_picture(report), encoding="utf-8")
     except (PredecodeError, RivalError, OSError) as error:
         _say(f"error: {error}")
         return 2

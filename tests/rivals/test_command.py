@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import xml.etree.ElementTree
 import zipfile
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from tests.rivals.fetch import trim
 from tests.rivals.kernels import FAMILIES
 from tests.rivals.libraries import COMMON_LIBRARY, FLASH_MLA_LIBRARY, OPS_ARCHIVE, Libraries
 from tests.rivals.page import render_page
+from tests.rivals.picture import render_picture
 from tests.rivals.report import KernelResult, LayerResult, RivalError, RivalsReport, our_dispatch
 from tests.rivals.table import renderables
 
@@ -184,11 +186,30 @@ def test_page_draws_kernels_behind_each_other_below_our_dispatch():
     assert '<td class="right number">50.00 µs</td>' in page, "together"
 
 
+def test_picture_shows_the_fastest_of_each_kind_in_times_the_floor():
+    report = RivalsReport("glm-5.1", "8192", "a GPU", {"torch": "2.11"}, "method")
+    report.bench = SimpleNamespace(runs=[SimpleNamespace(rows=4, floor=1e-4, layers=2)])  # of a layer: 50 µs
+    seconds = {"graph, one way": 8e-4, "predecode": 1e-4, "graph, <another>": 5e-4, "host": 2e-3, "gone": None}
+    report.layers = [LayerResult(name, 4, (s,) if s else ()) for name, s in seconds.items()]
+    report.layers.append(LayerResult("predecode", 16, (1e-4,)))
+    picture = render_picture(report)
+    bars = re.findall(r'<rect class="(\w+)" x="(\d+)" y="\d+" width="([\d.]+)"', picture)
+    assert [(style, float(width)) for style, _, width in bars] == [("ours", 104), ("other", 520)]
+    (left,) = {float(left) for _, left, _ in bars}
+    floor = float(re.search(r'<line class="floor" x1="([\d.]+)"', picture)[1])
+    assert floor - left == 52, "half of ours"
+    for text in ("100 µs, 2.0 × floor", "500 µs, 10.0 × floor", "4 rows, floor 50.00 µs"):
+        assert text in picture
+    assert "host" not in picture and "gone" not in picture and "16 rows" not in picture
+    xml.etree.ElementTree.fromstring(picture)
+
+
 def test_a_report_is_shown_again(tmp_path, capsys):
     path, page = tmp_path / "rivals.json", tmp_path / "page.html"
     path.write_text(_of_one_dispatch().to_json())
-    assert command.main([str(path), "--html", str(page)]) == 0
+    assert command.main([str(path), "--html", str(page), "--svg", str(tmp_path / "picture.svg")]) == 0
     assert "900 µs" in capsys.readouterr().out and "slow" in page.read_text()
+    assert (tmp_path / "picture.svg").read_text().startswith("<svg")
 
 
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
