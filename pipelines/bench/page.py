@@ -14,7 +14,7 @@ svg { width: 100%; min-width: 640px; height: auto; } svg text { fill: var(--soft
 svg .axis { stroke: var(--line); } svg .line { fill: none; stroke-width: 2; }
 svg .c0 { stroke: var(--kernel); fill: var(--kernel); } svg .c1 { stroke: var(--soft); fill: var(--soft); }
 svg .c2 { stroke: var(--compiled); fill: var(--compiled); } svg .c3 { stroke: var(--ink); fill: var(--ink); }
-svg .dashed { stroke-dasharray: 5 4; } svg text.label { stroke: none; }
+svg .dashed { stroke-dasharray: 5 4; } svg .dotted { stroke-dasharray: 1 4; } svg text.label { stroke: none; }
 """
 
 
@@ -34,7 +34,7 @@ def render_page(report: BenchReport) -> str:
 
 
 def _layers(report: BenchReport) -> str:
-    """Time per layer over rows, one line per context, with its floor."""
+    """Time per layer over rows, one line per context, with its floor and that of its launches."""
     contexts = dict.fromkeys(run.context for run in report.runs)
     lines = []
     for context in contexts:
@@ -44,8 +44,11 @@ def _layers(report: BenchReport) -> str:
         rows = [run.rows for run in runs]
         measured = [1e6 * run.step / count for run, count in zip(runs, layers, strict=True)]
         floors = [1e6 * run.floor / count for run, count in zip(runs, layers, strict=True)]
-        lines.append(Line(label, rows, measured, dashed=False))
-        lines.append(Line(f"{label}, floor", rows, floors, dashed=True))
+        lines.append(Line(label, rows, measured))
+        lines.append(Line(f"{label}, floor", rows, floors, "dashed"))
+        if all(run.launch_floor is not None for run in runs):
+            launches = [1e6 * run.launch_floor / count for run, count in zip(runs, layers, strict=True)]
+            lines.append(Line(f"{label}, launch floor", rows, launches, "dotted"))
     what = "layer" if report.runs[0].layers else "step"
     plot = f'<div class="scroll">{line_plot(lines, "rows", f"µs per {what}")}</div>'
     return f"<section><header><h2>time per {what}</h2></header>{plot}{_totals(report)}</section>"
@@ -84,7 +87,7 @@ def _run(report: BenchReport, run: RunReport) -> str:
         f'<span class="sum">step <b>{format_seconds(run.step)}</b> &nbsp; floor <b>{format_seconds(run.floor)}</b>'
         f"</span></header>{_bars(report, groups)}"
         '<p class="audit">bar: all of a kind in a step; thin bar: their floor; tick: launches that only read as many '
-        f"bytes. {text}</p></section>"
+        f"bytes; per cent: of the memory bandwidth. {text}</p></section>"
     )
 
 

@@ -12,24 +12,24 @@ _COLOURS = 4
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: ``x`` ascending."""
+    """One line: ``x`` ascending; ``stroke`` "solid", "dashed" or "dotted"."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    dashed: bool
+    stroke: str = "solid"
 
 
 def line_plot(lines: Sequence[Line], x_label: str, y_label: str) -> str:
-    """An SVG element. A dashed line has the colour of the one before it; ``x`` is spread by its logarithm."""
+    """An SVG element. A line that is not solid has the colour of the last that is; ``x`` is spread by its logarithm."""
     ticks_x = sorted({x for line in lines for x in line.x})
     top = _round_up(max(y for line in lines for y in line.y))
     parts = [_axes(ticks_x, top, x_label, y_label)]
     colour = -1
     label_heights: list[float] = []
     for line in lines:
-        colour += not line.dashed
-        style = f"c{colour % _COLOURS}{' dashed' if line.dashed else ''}"
+        colour += line.stroke == "solid"
+        style = f"c{colour % _COLOURS} {line.stroke}"
         points = [(_x(x, ticks_x), _y(y, top)) for x, y in zip(line.x, line.y, strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline class="line {style}" style="fill:none" points="{path}"/>')

@@ -100,6 +100,10 @@ def test_floors_of_launches_are_summed_and_shown(report):
     assert times in printed(timed) and times in render_page(timed) and times not in printed(report)
     assert render_page(timed).count(tick) == sum(len(group_dispatches(run)) for run in timed.runs)
     assert tick not in render_page(report)
+    contexts = {run.context for run in report.runs}
+    assert render_page(timed).count('<polyline class="line c0 dotted"') == 1
+    assert render_page(timed).count('dotted" style=') == len(contexts)
+    assert 'dotted" style=' not in render_page(report)
 
 
 def test_a_report_from_before_launches_were_timed_is_read(report):
