@@ -10,6 +10,7 @@ import numpy as np
 from predecode.pipelines import device as devices
 from predecode.pipelines.artifact import Artifact, Progress
 from predecode.pipelines.device import DeviceError
+from predecode.pipelines.device_tensor import DeviceTensor
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.manifest import EntryPoint, Manifest, TensorSpec
 from predecode.pipelines.staging import StagedInputs
@@ -90,7 +91,7 @@ class DecodeSession:
         (`StepInputError`).
 
         ``reduce`` is needed by tensor-parallel artifacts whose entry points end at the all-reduces; it is
-        given each partial sum when that is complete.
+        given each partial sum when that is complete, and may change it in place (see `tensor`).
         """
         rows, compiled, values = prepare(self.manifest, arguments, self.wait)
         segments = self.manifest.segments(compiled)
@@ -115,6 +116,13 @@ class DecodeSession:
                 if spec.role == "output" or segment is segments[-1]:
                     outputs[result_name(spec.name)] = value
         return StepResults(self, rows, outputs)
+
+    def tensor(self, array: rt.DeviceArray) -> DeviceTensor:
+        """What is in the device's memory, such as a partial sum, for another library: ``torch.from_dlpack(...)``.
+
+        The memory is shared: what is written to it is what the session reads.
+        """
+        return DeviceTensor(array, self.device, self.uri)
 
     def run_segment(
         self, segment: EntryPoint, values: Mapping[str, "rt.DeviceArray | np.ndarray"]

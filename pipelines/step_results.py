@@ -44,7 +44,7 @@ class StepResults:
         array = self._arrays[name]
         if not isinstance(array, rt.DeviceArray):
             array = rt.asdevicearray(self._session.device, array)
-        return DeviceTensor(array, self._session.device, self._session.uri)
+        return self._session.tensor(array)
 
 
 def to_host(value: "rt.DeviceArray | np.ndarray") -> np.ndarray:
