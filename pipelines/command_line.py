@@ -40,6 +40,7 @@ Device = Annotated[
         help='IREE device ("local-task", "hip://0", "cuda") or "emulated"; default: the target\'s.',
     ),
 ]
+Rows = Annotated[str | None, typer.Option(help="Row counts such as 4,16; default: all of the artifact.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -163,6 +164,7 @@ def inspect(
     device: Annotated[
         str | None, typer.Option(metavar="URI", help='"emulated": also run it there and count what it does.')
     ] = None,
+    rows: Rows = None,
     json: Json = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the timeline of dispatches.")
@@ -171,7 +173,7 @@ def inspect(
     """Show every dispatch of an artifact: whose it is, what it moves, and what that costs at least."""
     from predecode.pipelines.inspection import inspect as inspect_artifact
 
-    inspection = inspect_artifact(folder, device)
+    inspection = inspect_artifact(folder, device, _integers("--rows", rows) if rows is not None else None)
     if html is not None:
         html.write_text(inspection.to_html(), encoding="utf-8")
     if json:
@@ -186,7 +188,7 @@ def inspect(
 def bench(
     folder: Folder,
     device: Device = None,
-    rows: Annotated[str | None, typer.Option(help="Row counts such as 4,16; default: all of the artifact.")] = None,
+    rows: Rows = None,
     context: Annotated[
         str | None, typer.Option(help="Tokens that each row sees, such as 1000,8192,ragged; default: up to 8192.")
     ] = None,

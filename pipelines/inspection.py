@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -56,12 +56,16 @@ class Inspection:
             console.print(part)
 
 
-def inspect(folder: Path | str, device: str | None = None) -> Inspection:
+def inspect(folder: Path | str, device: str | None = None, rows: Sequence[int] | None = None) -> Inspection:
     """Read the manifest of the artifact in ``folder``; needs no device and no other file of it.
 
-    With ``device`` "emulated" every entry point is also run once, and its dispatches are counted.
+    Only entry points of ``rows`` are shown (default: all). With ``device`` "emulated" each is also run once, and its
+    dispatches are counted.
     """
-    return Inspection(read_manifest(Path(folder)), measure(folder, device) if device else {})
+    manifest = read_manifest(Path(folder))
+    chosen = manifest.chosen_rows(rows)
+    shown = replace(manifest, entry_points=tuple(entry for entry in manifest.entry_points if entry.rows in chosen))
+    return Inspection(shown, measure(folder, device, chosen) if device else {})
 
 
 def floor_seconds(manifest: Manifest, dispatch: Dispatch) -> float | None:

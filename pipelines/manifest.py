@@ -5,9 +5,11 @@ Every class here is one JSON object with the same keys. dtypes are NumPy / ml_dt
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.kernel_record import KernelRecord
 from predecode.pipelines.records import RecordError, decode, encode
 
@@ -234,6 +236,16 @@ class Manifest:
     def row_counts(self) -> tuple[int, ...]:
         """Compiled row counts, ascending."""
         return tuple(sorted({entry.rows for entry in self.entry_points}))
+
+    def chosen_rows(self, rows: Sequence[int] | None) -> tuple[int, ...]:
+        """``rows`` as someone asks for them, or all; raises a `PredecodeError` where one is not compiled."""
+        for count in rows or ():
+            if count not in self.row_counts:
+                raise PredecodeError(
+                    f"--rows {count}: the artifact has steps of {', '.join(map(str, self.row_counts))} rows; choose "
+                    "of these or export with other --rows"
+                )
+        return tuple(rows or self.row_counts)
 
     def segments(self, rows: int) -> tuple[EntryPoint, ...]:
         """The entry points that make up a step of ``rows`` rows, in order."""

@@ -36,26 +36,31 @@ class Measurement:
     dispatches: tuple[Counters, ...]
 
 
-def measure(folder: Path | str, device: str, *, strict: bool = False) -> dict[str, Measurement]:
-    """Step each row count of the artifact in ``folder`` once on the emulated device; by entry point name."""
+def measure(
+    folder: Path | str, device: str, rows: Sequence[int] | None = None, *, strict: bool = False
+) -> dict[str, Measurement]:
+    """Step each of ``rows`` of the artifact in ``folder`` (default: all) once on the emulated device; by entry point
+    name."""
     if device != EMULATED:
         raise PredecodeError(f"dispatches are counted on the device {EMULATED!r} only, not on {device!r}")
     from predecode.pipelines import emulation
 
     session = DecodeSession.open(folder, device, strict=strict)
-    return measure_session(session, emulation.dispatch_counters)
+    return measure_session(session, emulation.dispatch_counters, rows)
 
 
-def measure_session(session: DecodeSession, take_counters: Callable[[], Sequence]) -> dict[str, Measurement]:
+def measure_session(
+    session: DecodeSession, take_counters: Callable[[], Sequence], rows: Sequence[int] | None = None
+) -> dict[str, Measurement]:
     """As `measure`; ``take_counters`` gives the records of all dispatches since it was last called."""
     measured: dict[str, Measurement] = {}
-    for rows in session.manifest.row_counts:
-        context = longest_context(session.manifest, rows)
-        made_up = MadeUpSteps(session.manifest, rows, context - 1)
+    for count in session.manifest.chosen_rows(rows):
+        context = longest_context(session.manifest, count)
+        made_up = MadeUpSteps(session.manifest, count, context - 1)
         arguments = made_up.next_arguments()
         take_counters()
         session.step(reduce=keep_partial, **arguments)
-        measured |= _by_entry_point(session.manifest, rows, context, take_counters())
+        measured |= _by_entry_point(session.manifest, count, context, take_counters())
     return measured
 
 

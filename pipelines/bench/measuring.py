@@ -105,13 +105,7 @@ def _chained_layers(manifest: Manifest) -> tuple[int, ...]:
 
 
 def _batches(manifest: Manifest, rows: Sequence[int] | None, contexts: Sequence[str | None]) -> list[Batch]:
-    for count in rows or ():
-        if count not in manifest.row_counts:
-            raise PredecodeError(
-                f"--rows {count}: the artifact has steps of {', '.join(map(str, manifest.row_counts))} rows; choose "
-                "of these or export with other --rows"
-            )
-    counts = rows or manifest.row_counts
+    counts = manifest.chosen_rows(rows)
     return [make_batch(manifest.geometry, count, context) for context in contexts for count in counts]
 
 

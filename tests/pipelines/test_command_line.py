@@ -106,6 +106,14 @@ def test_inspect(call, step_artifact, tmp_path):
     assert "sum_cache" in (tmp_path / "page.html").read_text()
 
 
+def test_inspect_shows_the_chosen_rows_alone(call, step_artifact):
+    for chosen, names in (("3", ["step_rows3"]), ("3,1", ["step_rows1", "step_rows3"])):
+        code, output, _ = call("inspect", step_artifact, "--rows", chosen, "--json")
+        assert (code, [entry["name"] for entry in json.loads(output)["entry_points"]]) == (0, names)
+    code, _, error = call("inspect", step_artifact, "--rows", "2")
+    assert code == 2 and "--rows 2: the artifact has steps of 1, 3 rows; choose of these" in error
+
+
 def test_help(call):
     code, output, _ = call("--help")
     assert code == 0

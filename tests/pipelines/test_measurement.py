@@ -50,6 +50,10 @@ def test_segments_share_the_records_in_order(layer_artifact):
     assert {name: m.dispatches for name, m in measured.items()} == {"attention_rows2": (), "mlp_rows2": ()}
 
 
+def test_only_the_chosen_rows_are_stepped(session):
+    assert list(measure_session(session, stand_in([2]), (3,))) == ["step_rows3"]
+
+
 def test_another_number_of_dispatches_is_refused(session):
     with pytest.raises(PredecodeError, match="a step of 1 rows ran 3 dispatches, the manifest lists 2"):
         measure_session(session, stand_in([3, 2]))
