@@ -16,8 +16,9 @@ def rotate_head(head: np.ndarray, table_row: np.ndarray, layout: str, first: int
         a, b = (2 * pair, 2 * pair + 1) if layout == "interleaved" else (pair, pair + pairs)
         x, y = head[first + a], head[first + b]
         cosine, sine = table_row[pair], table_row[pairs + pair]
-        result[first + a] = x * cosine - y * sine
-        result[first + b] = y * cosine + x * sine
+        with np.errstate(invalid="ignore"):  # infinite values are cases, too
+            result[first + a] = x * cosine - y * sine
+            result[first + b] = y * cosine + x * sine
     return result
 
 
