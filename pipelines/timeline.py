@@ -42,6 +42,7 @@ document.querySelectorAll('[data-key]').forEach(part => {
   });
 });
 """
+
 # A longer timeline is broken into lines of this many levels.
 _LINE = 48
 # A column this share of the page's width is wide enough for text.

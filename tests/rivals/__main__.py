@@ -158,6 +158,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         report = _read(options.artifact) if options.artifact.is_file() else run(options)
+        console = Console(width=200)
+        for part in renderables(report):
+            console.print(part)
         if options.html:
             options.html.write_text(render_page(report), encoding="utf-8")
         if options.svg:
@@ -165,9 +168,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (PredecodeError, RivalError, OSError) as error:
         _say(f"error: {error}")
         return 2
-    console = Console(width=200)
-    for part in renderables(report):
-        console.print(part)
     return 0
 
 
