@@ -81,7 +81,7 @@ def export(
     options = options_type(
         model=model,
         target=target,
-        layers=_integers("--layers", layers) if layers is not None else None,
+        layers=_chosen("--layers", layers),
         rows=_integers("--rows", rows),
         max_context=max_context,
         pages=pages,
@@ -173,7 +173,7 @@ def inspect(
     """Show every dispatch of an artifact: whose it is, what it moves, and what that costs at least."""
     from predecode.pipelines.inspection import inspect as inspect_artifact
 
-    inspection = inspect_artifact(folder, device, _integers("--rows", rows) if rows is not None else None)
+    inspection = inspect_artifact(folder, device, _chosen("--rows", rows))
     if html is not None:
         html.write_text(inspection.to_html(), encoding="utf-8")
     if json:
@@ -207,7 +207,7 @@ def bench(
         report = bench_artifact(
             folder,
             device,
-            rows=_integers("--rows", rows) if rows is not None else None,
+            rows=_chosen("--rows", rows),
             contexts=context.split(",") if context is not None else (None,),
             layers=layers,
             steps=steps,
@@ -302,6 +302,10 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise PredecodeError(f"{option} {text!r}: expected whole numbers separated by commas, such as 1,4") from None
+
+
+def _chosen(option: str, text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else _integers(option, text)
 
 
 def _tolerance_text(tolerance: Tolerance) -> str:

@@ -1,6 +1,6 @@
 """What the pages have in common: their style, inlined so that a page needs nothing else, and parts in that style."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 
 STYLE = """
@@ -117,6 +117,16 @@ def name_cell(name: str, origin: str = "") -> str:
     """
     title = f' title="{escape(origin)}"' if origin else ""
     return f'<td class="name"><code{title}>{escape(name).replace("+", "+<wbr>")}</code></td>'
+
+
+def number_heads(names: Iterable[str]) -> str:
+    """Headings of columns of numbers."""
+    return "".join(f'<th class="right">{escape(name)}</th>' for name in names)
+
+
+def number_cells(*texts: str) -> str:
+    """A table's cells with numbers."""
+    return "".join(f'<td class="right number">{escape(text)}</td>' for text in texts)
 
 
 def bar_cell(marks: Mapping[str, float | None], longest: float, start: float = 0.0) -> str:

@@ -15,7 +15,7 @@ from predecode.pipelines.inspection import (
 from predecode.pipelines.layer_of_dispatch import layers_of_dispatches
 from predecode.pipelines.manifest import Binding, Dispatch, EntryPoint, Manifest
 from predecode.pipelines.measurement import Counters, Measurement
-from predecode.pipelines.page_style import document, facts_list, name_cell
+from predecode.pipelines.page_style import document, facts_list, name_cell, number_cells, number_heads
 from predecode.pipelines.prediction import bytes_moved
 from predecode.pipelines.quantities import format_bytes, format_ratio, format_seconds
 from predecode.pipelines.timeline_tables import kernel_sections, prediction_section
@@ -179,12 +179,11 @@ def _table(rows: Sequence[_Row], floor: str) -> str:
     largest = max((row.share for row in rows), default=0.0) or 1.0
     body = "".join(_table_row(number, row, largest) for number, row in enumerate(rows, 1))
     numbers = ("workgroups", "waves", "rounds", "read", "written", "bound", "floor")
-    heads = "".join(f'<th class="right">{name}</th>' for name in numbers)
     sums = [sum(row.dispatch.bytes_read for row in rows), sum(row.dispatch.bytes_written for row in rows)]
-    foot = _cells(["", "", "", *map(format_bytes, sums), "", floor])
+    foot = number_cells("", "", "", *map(format_bytes, sums), "", floor)
     return (
         '<div class="scroll"><table><thead><tr><th class="right">#</th><th class="right">level</th>'
-        f"<th>dispatch</th><th>kind</th>{heads}<th>share</th></tr></thead><tbody>{body}</tbody>"
+        f"<th>dispatch</th><th>kind</th>{number_heads(numbers)}<th>share</th></tr></thead><tbody>{body}</tbody>"
         f"<tfoot><tr><td></td><td></td><td>total</td><td></td>{foot}<td></td></tr></tfoot></table></div>"
     )
 
@@ -194,7 +193,7 @@ def _table_row(number: int, row: _Row, largest: float) -> str:
     cells = [
         " × ".join(map(str, dispatch.workgroups)),
         "" if row.waves is None else f"{row.waves:,}",
-        escape(format_ratio(row.rounds)),
+        format_ratio(row.rounds),
         format_bytes(dispatch.bytes_read),
         format_bytes(dispatch.bytes_written),
         format_bytes(bound) if bound > bytes_moved(dispatch) else "",
@@ -203,14 +202,10 @@ def _table_row(number: int, row: _Row, largest: float) -> str:
     return (
         f'<tr data-key="{row.key}"><td class="right soft number">{number}</td>'
         f'<td class="right soft number">{row.level}</td>{name_cell(dispatch.name)}'
-        f'<td><span class="chip {dispatch.kind}">{dispatch.kind}</span></td>{_cells(cells)}'
+        f'<td><span class="chip {dispatch.kind}">{dispatch.kind}</span></td>{number_cells(*cells)}'
         f'<td class="share"><div><i class="{dispatch.kind}" style="width:{row.share / largest:.2%}"></i></div></td>'
         "</tr>"
     )
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return "".join(f'<td class="right number">{cell}</td>' for cell in cells)
 
 
 def _audit(entry: EntryPoint) -> str:

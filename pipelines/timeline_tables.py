@@ -16,7 +16,7 @@ from predecode.pipelines.inspection_rows import (
 )
 from predecode.pipelines.kernel_record import KernelRecord
 from predecode.pipelines.manifest import Manifest
-from predecode.pipelines.page_style import name_cell
+from predecode.pipelines.page_style import name_cell, number_cells, number_heads
 from predecode.pipelines.prediction import predicted_layers
 
 
@@ -25,9 +25,9 @@ def prediction_section(manifest: Manifest) -> str:
     layers = predicted_layers(manifest)
     if not layers:
         return ""
-    rows = ["".join(_number(cell) for cell in row) for row in prediction_rows(layers)]
+    rows = [number_cells(*row) for row in prediction_rows(layers)]
     notes = " ".join(prediction_notes(layers))
-    return _section("prediction", "predicted time of a layer", notes, _heads(PREDICTION_HEADINGS), rows)
+    return _section("prediction", "predicted time of a layer", notes, number_heads(PREDICTION_HEADINGS), rows)
 
 
 def kernel_sections(manifest: Manifest) -> str:
@@ -35,7 +35,7 @@ def kernel_sections(manifest: Manifest) -> str:
     kernels = used_kernels(manifest)
     if not any(used.record.instructions for used in kernels):
         return _kernel_table("kernels", "kernels", "", kernels, ("source",), lambda kernel: [kernel.source])
-    note = registers_note(manifest.kernels)
+    note = registers_note([used.record for used in kernels])
     taken = _kernel_table("kernels", "kernels: what a launch takes", note, kernels, RESOURCE_HEADINGS, resource_cells)
     title, note = "kernels: instructions in the code", "loads and stores by bytes of a lane"
     return taken + _kernel_table("instructions", title, note, kernels, INSTRUCTION_HEADINGS, instruction_cells)
@@ -51,22 +51,14 @@ def _kernel_table(
 ) -> str:
     if not kernels:
         return ""
-    heads = f'<th class="right">#</th><th>dispatch</th><th class="right">rows</th>{_heads(headings)}'
+    heads = f'<th class="right">#</th><th>dispatch</th>{number_heads(("rows", *headings))}'
     rows = []
     for number, used in enumerate(kernels, 1):
         kernel = used.record
         name = name_cell(used.dispatch, f"{kernel.symbol} of {kernel.source}, sha-256 {kernel.sha256}")
-        cells = "".join(map(_number, [", ".join(map(str, used.rows)), *cells_of(kernel)]))
+        cells = number_cells(", ".join(map(str, used.rows)), *cells_of(kernel))
         rows.append(f'<td class="right soft number">{number}</td>{name}{cells}')
     return _section(key, title, note, heads, rows)
-
-
-def _number(cell: str) -> str:
-    return f'<td class="right number">{escape(cell)}</td>'
-
-
-def _heads(headings: Sequence[str]) -> str:
-    return "".join(f'<th class="right">{escape(heading)}</th>' for heading in headings)
 
 
 def _section(key: str, title: str, note: str, heads: str, rows: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from html import escape
 from predecode.pipelines.bench.launches import describe_launches
 from predecode.pipelines.bench.plot import Line, line_plot
 from predecode.pipelines.bench.report import BenchReport, DispatchGroup, RunReport, group_dispatches
-from predecode.pipelines.page_style import bar_cell, document, facts_list, name_cell
+from predecode.pipelines.page_style import bar_cell, document, facts_list, name_cell, number_cells, number_heads
 from predecode.pipelines.quantities import format_bytes, format_seconds
 
 _STYLE = """
@@ -40,35 +40,33 @@ def _layers(report: BenchReport) -> str:
     for context in contexts:
         runs = sorted((run for run in report.runs if run.context == context), key=lambda run: run.rows)
         label = "ragged contexts" if context == "ragged" else f"context {context}"
-        layers = [run.layers or 1 for run in runs]
         rows = [run.rows for run in runs]
-        measured = [1e6 * run.step / count for run, count in zip(runs, layers, strict=True)]
-        floors = [1e6 * run.floor / count for run, count in zip(runs, layers, strict=True)]
-        lines.append(Line(label, rows, measured))
-        lines.append(Line(f"{label}, floor", rows, floors, "dashed"))
-        if all(run.launch_floor is not None for run in runs):
-            launches = [1e6 * run.launch_floor / count for run, count in zip(runs, layers, strict=True)]
-            lines.append(Line(f"{label}, launch floor", rows, launches, "dotted"))
+        floors, launches = [run.floor for run in runs], [run.launch_floor for run in runs]
+        lines.append(Line(label, rows, _per_layer(runs, [run.step for run in runs])))
+        lines.append(Line(f"{label}, floor", rows, _per_layer(runs, floors), "dashed"))
+        if None not in launches:
+            lines.append(Line(f"{label}, launch floor", rows, _per_layer(runs, launches), "dotted"))
     what = "layer" if report.runs[0].layers else "step"
     plot = f'<div class="scroll">{line_plot(lines, "rows", f"µs per {what}")}</div>'
     return f"<section><header><h2>time per {what}</h2></header>{plot}{_totals(report)}</section>"
 
 
+def _per_layer(runs: Sequence[RunReport], seconds: Sequence[float]) -> list[float]:
+    """Microseconds of a layer, of ``seconds`` of each of ``runs``' steps."""
+    return [1e6 * value / (run.layers or 1) for run, value in zip(runs, seconds, strict=True)]
+
+
 def _totals(report: BenchReport) -> str:
-    body = "".join(
-        f'<tr><td class="right number">{run.rows}</td><td class="right">{escape(run.context)}</td>'
-        f'<td class="right number">{format_seconds(run.step)}</td>'
-        f'<td class="right number">{format_seconds(min(run.step_seconds))}</td>'
-        f'<td class="right number">{format_seconds(max(run.step_seconds))}</td>'
-        f'<td class="right number">{format_seconds(run.layer)}</td>'
-        f'<td class="right number">{format_seconds(run.floor)}</td>'
-        f'<td class="right number">{run.step / run.floor:.2f}</td>'
-        f'<td class="right number">{format_seconds(run.launch_floor)}</td></tr>'
-        for run in report.runs
-    )
+    body = "".join(f"<tr>{_total_cells(run)}</tr>" for run in report.runs)
     names = ("rows", "context", "step", "min", "max", "layer", "floor of a step", "times floor", "launch floor")
-    head = "".join(f'<th class="right">{name}</th>' for name in names)
+    head = number_heads(names)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _total_cells(run: RunReport) -> str:
+    times = (run.step, min(run.step_seconds), max(run.step_seconds), run.layer, run.floor)
+    figures = (*map(format_seconds, times), f"{run.step / run.floor:.2f}", format_seconds(run.launch_floor))
+    return f'{number_cells(str(run.rows))}<td class="right">{escape(run.context)}</td>{number_cells(*figures)}'
 
 
 def _run(report: BenchReport, run: RunReport) -> str:
@@ -105,9 +103,6 @@ def _marks(group: DispatchGroup) -> dict[str, float | None]:
 def _bar(report: BenchReport, group: DispatchGroup, longest: float) -> str:
     name = f"{group.name} ({group.weight})" if group.weight else group.name
     share = f"{group.bytes / group.seconds / report.bandwidth:.0%}" if group.seconds else "–"
-    return (
-        f"<tr>{name_cell(name)}"
-        f'<td class="right number">{group.count} × {format_seconds(group.seconds)}</td>'
-        f'<td class="right number">{"~" if group.expected_bytes else ""}{format_bytes(round(group.bytes))}</td>'
-        f'<td class="right number">{share}</td>{bar_cell(_marks(group), longest)}</tr>'
-    )
+    time = f"{group.count} × {format_seconds(group.seconds)}"
+    moved = f"{'~' if group.expected_bytes else ''}{format_bytes(round(group.bytes))}"
+    return f"<tr>{name_cell(name)}{number_cells(time, moved, share)}{bar_cell(_marks(group), longest)}</tr>"

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from predecode.pipelines.bench.report import RunReport, group_dispatches
-from predecode.pipelines.page_style import bar_cell, document, facts_list, name_cell
+from predecode.pipelines.page_style import bar_cell, document, facts_list, name_cell, number_cells, number_heads
 from predecode.pipelines.quantities import format_seconds
-from tests.rivals.report import KernelResult, LayerResult, RivalsReport
+from tests.rivals.report import KernelResult, LayerResult, RivalsReport, time_or_reason
 
 OURS = "predecode"
 _LONGEST = 8.0
@@ -22,32 +22,28 @@ def render_page(report: RivalsReport) -> str:
         "memory read in this run": f"{report.bandwidth / 1e9:.1f} GB/s" if report.bandwidth else None,
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
-    rows = sorted({result.rows for result in (*report.layers, *report.kernels)})
     left_out = [f"{part}: {reason}" for part, reason in report.skipped.items()]
     body = (
         f"{facts_list({key: value for key, value in facts.items() if value})}"
-        f'<p class="audit">{escape(report.method)}</p>{"".join(_section(report, count) for count in rows)}'
+        f'<p class="audit">{escape(report.method)}</p>{"".join(_section(report, rows) for rows in report.row_counts)}'
         f'<p class="audit">{"<br>".join(map(escape, left_out))}</p>'
     )
     return document(f"{report.artifact} and its rivals on {report.device}", body)
 
 
 def _section(report: RivalsReport, rows: int) -> str:
-    layers = sorted((r for r in report.layers if r.rows == rows), key=lambda r: (r.median is None, r.median or 0.0))
+    layers = report.layers_of(rows)
     kernels = [result for result in report.kernels if result.rows == rows]
-    run = report.run_of(rows)
-    floor = run.floor / run.layers if run and run.layers else None
     ours = next((result.median for result in layers if result.name == OURS), None)
-    tables = _layers(layers, floor, ours) if layers else ""
-    tables += _kernels(kernels, run, report.bandwidth) if kernels else ""
+    tables = _layers(layers, report.layer_floor(rows), ours) if layers else ""
+    tables += _kernels(kernels, report.run_of(rows), report.bandwidth) if kernels else ""
     return f"<section><header><h2>{rows} rows</h2></header>{tables}</section>"
 
 
 def _layers(results: Sequence[LayerResult], floor: float | None, ours: float | None) -> str:
     longest = _longest((result.median for result in results), ours)
     body = "".join(
-        f'<tr>{name_cell(result.name)}<td class="right number">{_time(result)}</td>'
-        f'<td class="right number">{_times(result.median, ours)}</td>'
+        f"<tr>{name_cell(result.name)}{number_cells(time_or_reason(result), _times(result.median, ours))}"
         f"{bar_cell({_style(result.name): result.median, 'floor': floor}, longest)}</tr>"
         for result in results
     )
@@ -71,7 +67,7 @@ def _kernels(results: Sequence[KernelResult], run: RunReport | None, bandwidth: 
             marks, start = {"compiled": result.median, "floor": floor}, together
             together += result.median or 0.0
             name = f"{result.name}: {result.op}"
-            body += _kernel_row(name, _time(result), format_seconds(together), marks, longest, start)
+            body += _kernel_row(name, time_or_reason(result), format_seconds(together), marks, longest, start)
     caption = (
         "our dispatches, which do more than the rivals' kernels below each: those do one op, and are drawn one behind "
         "the other; thin bar: the floor of an op's bytes"
@@ -82,17 +78,14 @@ def _kernels(results: Sequence[KernelResult], run: RunReport | None, bandwidth: 
 def _kernel_row(
     name: str, time: str, together: str, marks: dict[str, float | None], longest: float, start: float = 0.0
 ) -> str:
-    cells = "".join(f'<td class="right number">{cell}</td>' for cell in (time, together))
-    return f"<tr>{name_cell(name)}{cells}{bar_cell(marks, longest, start)}</tr>"
+    return f"<tr>{name_cell(name)}{number_cells(time, together)}{bar_cell(marks, longest, start)}</tr>"
 
 
 def _table(headings: Sequence[str], body: str, caption: str) -> str:
     first, *others = headings
-    right = "".join(f'<th class="right">{heading}</th>' for heading in others)
-    return (
-        f'<div class="scroll"><table class="bars"><thead><tr><th>{first}</th>{right}<th></th></tr></thead>'
-        f'<tbody>{body}</tbody></table></div><p class="audit">{caption}</p>'
-    )
+    head = f"<tr><th>{first}</th>{number_heads(others)}<th></th></tr>"
+    table = f'<table class="bars"><thead>{head}</thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div><p class="audit">{caption}</p>'
 
 
 def _longest(times: Iterable[float | None], ours: float | None) -> float:
@@ -102,10 +95,6 @@ def _longest(times: Iterable[float | None], ours: float | None) -> float:
 
 def _style(name: str) -> str:
     return "kernel" if name == OURS else "compiled"
-
-
-def _time(result: LayerResult | KernelResult) -> str:
-    return escape(result.reason) if result.reason else format_seconds(result.median)
 
 
 def _times(median: float | None, ours: float | None) -> str:

@@ -1,6 +1,6 @@
 """The report as a picture: what a layer takes, in times of what its bytes ask for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 
 from predecode.pipelines.quantities import format_seconds
@@ -18,7 +18,8 @@ text { font: 13px system-ui, "Segoe UI", sans-serif; fill: #667085; } .rows { fo
 
 def render_picture(report: RivalsReport) -> str:
     """A self-contained SVG: for each row count ours and, of each kind of rival, the fastest."""
-    groups = [(rows, floor, _shown(report, rows, floor)) for rows, floor in _floors(report)]
+    floors = {rows: floor for rows in report.row_counts if (floor := report.layer_floor(rows))}
+    groups = [(rows, floor, _shown(report.layers_of(rows), floor)) for rows, floor in floors.items()]
     longest = max((result.median / floor for _, floor, shown in groups for result in shown), default=1.0)
     unit = _PLOT / max(longest, 1.0)
     parts, top = [], 0
@@ -38,20 +39,12 @@ def render_picture(report: RivalsReport) -> str:
     )
 
 
-def _floors(report: RivalsReport) -> Iterator[tuple[int, float]]:
-    """Row counts, and seconds that a layer's bytes take; those of which we have a time."""
-    for rows in sorted({result.rows for result in report.layers}):
-        run = report.run_of(rows)
-        if run and run.layers:
-            yield rows, run.floor / run.layers
-
-
-def _shown(report: RivalsReport, rows: int, floor: float) -> list[LayerResult]:
-    timed = [r for r in report.layers if r.rows == rows and r.median is not None and r.median <= _MOST * floor]
-    fastest: dict[str, LayerResult] = {}
-    for result in sorted(timed, key=lambda result: result.median):
-        fastest.setdefault(_kind(result), result)
-    return list(fastest.values())
+def _shown(fastest_first: Iterable[LayerResult], floor: float) -> list[LayerResult]:
+    of_kind: dict[str, LayerResult] = {}
+    for result in fastest_first:
+        if result.median is not None and result.median <= _MOST * floor:
+            of_kind.setdefault(_kind(result), result)
+    return list(of_kind.values())
 
 
 def _kind(result: LayerResult) -> str:

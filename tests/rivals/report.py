@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from predecode.custom_kernels.composition import shown_ops
 from predecode.custom_kernels.prologues import consumer_of
 from predecode.pipelines.bench.report import BenchReport, RunReport, group_dispatches
+from predecode.pipelines.quantities import format_seconds
 from predecode.pipelines.records import decode, encode
 
 FORMAT = "predecode rivals 1"
@@ -83,6 +84,21 @@ class RivalsReport:
         """Our own steps of ``rows`` rows."""
         return next((run for run in self.bench.runs if run.rows == rows), None) if self.bench else None
 
+    def layer_floor(self, rows: int) -> float | None:
+        """Seconds that the bytes of a layer of ``rows`` rows ask for; None where we have no run of them."""
+        run = self.run_of(rows)
+        return run.floor / run.layers if run and run.layers else None
+
+    @property
+    def row_counts(self) -> list[int]:
+        """Row counts of any result, ascending."""
+        return sorted({result.rows for result in (*self.layers, *self.kernels)})
+
+    def layers_of(self, rows: int) -> list[LayerResult]:
+        """Layers of ``rows`` rows, the fastest first, those without a time last."""
+        results = (result for result in self.layers if result.rows == rows)
+        return sorted(results, key=lambda result: (result.median is None, result.median or 0.0))
+
     def to_json(self) -> str:
         """Every field, with the raw samples."""
         return json.dumps(encode(self), indent=1, sort_keys=True)
@@ -90,11 +106,12 @@ class RivalsReport:
     @classmethod
     def from_json(cls, text: str) -> "RivalsReport":
         """Inverse of `to_json`; raises `ValueError` or `RecordError` where it is none."""
-        document = json.loads(text)
-        bench = document.pop("bench", None) if isinstance(document, dict) else None
-        report = decode(cls, document)
-        report.bench = BenchReport.from_json(json.dumps(bench)) if bench else None
-        return report
+        return decode(cls, json.loads(text))
+
+
+def time_or_reason(result: LayerResult | KernelResult) -> str:
+    """The median, or why there is none."""
+    return result.reason or format_seconds(result.median)
 
 
 def our_dispatch(run: RunReport | None, op: str, weight: str) -> tuple[float | None, str]:

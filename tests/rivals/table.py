@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from predecode.pipelines.quantities import format_bytes, format_seconds
-from tests.rivals.report import KernelResult, LayerResult, RivalsReport
+from tests.rivals.report import KernelResult, LayerResult, RivalsReport, time_or_reason
 
 
 def renderables(report: RivalsReport) -> Iterator[RenderableType]:
@@ -34,13 +34,12 @@ def _table(title: str, left: int, *headings: str) -> Table:
 
 def _layers(report: RivalsReport) -> Table:
     table = _table("time per layer", 1, "rival", "rows", "layer", "min", "max", "times floor", "deviation")
-    for result in sorted(report.layers, key=lambda r: (r.rows, r.median is None, r.median or 0.0)):
-        run = report.run_of(result.rows)
-        floor = run.floor / run.layers if run and run.layers else None
+    for result in (result for rows in report.row_counts for result in report.layers_of(rows)):
+        floor = report.layer_floor(result.rows)
         table.add_row(
             result.name,
             str(result.rows),
-            _time(result),
+            time_or_reason(result),
             *(format_seconds(end(result.seconds)) if result.seconds else "" for end in (min, max)),
             f"{result.median / floor:.2f}" if result.median and floor else "–",
             _deviation(result),
@@ -59,15 +58,11 @@ def _kernels(report: RivalsReport) -> Table:
             format_bytes(result.bytes),
             format_seconds(result.bytes / report.bandwidth if report.bandwidth else None),
             format_seconds(result.ours),
-            _time(result),
+            time_or_reason(result),
             _deviation(result),
             "; ".join(filter(None, (result.remark, result.ours_with and f"ours with {result.ours_with}"))),
         )
     return table
-
-
-def _time(result: LayerResult | KernelResult) -> str:
-    return result.reason or format_seconds(result.median)
 
 
 def _deviation(result: LayerResult | KernelResult) -> str:
