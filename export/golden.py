@@ -25,7 +25,7 @@ from predecode.export.tensors import to_numpy
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.golden import GoldenStep, SegmentGolden
 from predecode.pipelines.golden_caches import NO_TOKEN, InitialCaches, TokenRows, rows_at
-from predecode.pipelines.manifest import Tolerance
+from predecode.pipelines.manifest import RESIDENT_ROLES, Tolerance
 from predecode.pipelines.page_layout import CACHE_PAGES
 from predecode.pipelines.pages import PADDING_SLOT
 
@@ -161,7 +161,9 @@ class _Script:
         self._identities[torch.from_numpy(written)] = torch.from_numpy(self._own[written]).to(self._device)
         values = {name: torch.from_numpy(array).to(self._device) for name, array in placement.items()}
         for spec in self._segments[0].arguments(rows):
-            if spec.role != "cache" and spec.name not in values:
+            if spec.role == "mailboxes":  # no other rank takes part
+                values[spec.name] = torch.zeros(spec.shape, dtype=spec.dtype, device=self._device)
+            elif spec.role != "cache" and spec.name not in values:
                 values[spec.name] = self._draw(spec)
         return GoldenStep(rows, tuple(self._run(segment, rows, values) for segment in self._segments))
 
@@ -170,7 +172,9 @@ class _Script:
         specs, results = segment.arguments(rows), segment.results(rows)
         values["hidden"] = values.get("hidden", values.pop("hidden_partial", None))
         given = self._run_with_margins(segment, specs, values)
-        golden_inputs = {spec.name: to_numpy(values[spec.name].cpu()) for spec in specs if spec.role != "cache"}
+        golden_inputs = {
+            spec.name: to_numpy(values[spec.name].cpu()) for spec in specs if spec.role not in RESIDENT_ROLES
+        }
         golden_results, written = {}, {}
         for spec, tensor in zip(results, given, strict=True):
             if spec.role == "cache":

@@ -7,9 +7,9 @@ from predecode.custom_kernels.layouts import PAGE_TOKENS
 from predecode.custom_kernels.targets import TARGETS, Target
 from predecode.export.schedule import Fusion, Schedule
 from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.manifest import REDUCTIONS
 
 DEFAULT_CONTEXT = 8192
-REDUCE_CHOICES = ("external", "none")
 SCHEDULE_CHOICES = tuple(schedule.value for schedule in Schedule)
 FUSION_CHOICES = tuple(fusion.value for fusion in Fusion)
 
@@ -50,8 +50,14 @@ class ExportOptions:
             raise PredecodeError(f"max context {self.max_context}: expected 1 token or more")
         if self.pages < 1:
             raise PredecodeError(f"pages {self.pages}: expected a pool of 1 page ({PAGE_TOKENS} tokens) or more")
-        if self.reduce not in (None, *REDUCE_CHOICES):
-            raise PredecodeError(f"reduce {self.reduce!r}: expected one of {', '.join(REDUCE_CHOICES)}")
+        if self.reduce not in (None, *REDUCTIONS):
+            raise PredecodeError(f"reduce {self.reduce!r}: expected one of {', '.join(REDUCTIONS)}")
+        if self.reduce == "peers" and not self.chip.has_hip_kernels:
+            raise PredecodeError(
+                f"reduce 'peers': {self.target} has no kernel that adds up what ranks have; use external"
+            )
+        if self.reduce == "peers" and self.tensor_parallel < 2:
+            raise PredecodeError("reduce 'peers': one rank has nothing to add up; give --tensor-parallel, or use none")
         if self.schedule not in (None, *SCHEDULE_CHOICES):
             raise PredecodeError(f"schedule {self.schedule!r}: expected one of {', '.join(SCHEDULE_CHOICES)}")
         if self.fuse not in FUSION_CHOICES:
@@ -89,5 +95,5 @@ class ExportOptions:
 
     @property
     def reduction(self) -> str:
-        """How partial sums are reduced: "external" or "none"."""
+        """How partial sums are reduced: one of `REDUCTIONS`."""
         return self.reduce or ("external" if self.tensor_parallel > 1 else "none")

@@ -57,7 +57,13 @@ def export(
     pages: Annotated[int, typer.Option(help="Pages of 64 tokens in each cache.")] = 256,
     tensor_parallel: Annotated[int, typer.Option(help="Ranks that share the model.")] = 1,
     rank: Annotated[int, typer.Option(help="Which of them this artifact is for.")] = 0,
-    reduce: Annotated[str | None, typer.Option(help="external (end at all-reduces) or none.")] = None,
+    reduce: Annotated[
+        str | None,
+        typer.Option(
+            help="external (end where the caller adds up ranks' partial sums; default for several ranks), peers (ranks "
+            "add them up among themselves) or none."
+        ),
+    ] = None,
     schedule: Annotated[
         str | None,
         typer.Option(

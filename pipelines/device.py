@@ -71,6 +71,21 @@ def open_device(target: TargetRecord, device: str | None = None, *, strict: bool
     return _create(target, uri)
 
 
+def numbered(uri: str) -> tuple[str, int]:
+    """Driver and device number of ``uri``, such as "cuda" (its first device) or "cuda://1".
+
+    Raises `DeviceError` for a device that other libraries do not know by a number.
+    """
+    driver, _, path = uri.partition("://")
+    if uri == EMULATED or (path and not path.isdigit()):
+        drivers = sorted({driver for drivers in DRIVERS_OF_TARGET.values() for driver in drivers})
+        raise DeviceError(
+            f"the memory of device {uri!r} cannot be shared with other libraries; open the session on one of "
+            f"{', '.join(drivers)}, by number where there are several (such as cuda://1)"
+        )
+    return driver, int(path or 0)
+
+
 def pending_fault(uri: str) -> PredecodeError | None:
     """What an emulated device found wrong in the run that just failed or ended; None on real devices."""
     if uri != EMULATED:

@@ -1,8 +1,10 @@
 """A result on the device, to be taken by torch or another array library without a copy."""
 
+import ctypes
+
 import iree.runtime as rt
 
-from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.device import numbered
 
 _DLPACK_CPU, _DLPACK_CUDA, _DLPACK_ROCM = 1, 2, 10
 _DLPACK_CODES = {"local-task": _DLPACK_CPU, "local-sync": _DLPACK_CPU, "cuda": _DLPACK_CUDA, "hip": _DLPACK_ROCM}
@@ -17,15 +19,10 @@ class DeviceTensor:
     """
 
     def __init__(self, array: rt.DeviceArray, device: rt.HalDevice, uri: str):
-        driver, _, path = uri.partition("://")
-        if driver not in _DLPACK_CODES or (path and not path.isdigit()):
-            raise PredecodeError(
-                f"the memory of device {uri!r} cannot be shared with other libraries; open the session on one of "
-                f"{', '.join(_DLPACK_CODES)}, by number where there are several (such as cuda://1)"
-            )
+        driver, number = numbered(uri)
         self.array = array
         self._device = device
-        self._dlpack_device = (_DLPACK_CODES[driver], int(path or 0))
+        self._dlpack_device = (_DLPACK_CODES[driver], number)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -37,3 +34,17 @@ class DeviceTensor:
 
     def __dlpack__(self, **_):
         return self._device.create_dlpack_capsule(self.array._buffer_view, *self._dlpack_device)
+
+
+def device_address(array: rt.DeviceArray, device: rt.HalDevice) -> int:
+    """Where ``array`` lies in the memory of ``device``, for kernels that follow addresses; it must outlive them."""
+    capsule = device.create_dlpack_capsule(array._buffer_view, _DLPACK_CPU, 0)
+    tensor = _capsule_pointer(capsule, b"dltensor")
+    data, offset = (ctypes.c_uint64.from_address(tensor + at).value for at in (0, _DLPACK_BYTE_OFFSET))
+    return data + offset
+
+
+_DLPACK_BYTE_OFFSET = 40
+"""Of a DLTensor, behind its data pointer, device, axes, element type, shape and strides."""
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)

@@ -22,7 +22,7 @@ import numpy as np
 
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.golden_caches import InitialCaches, TokenRows
-from predecode.pipelines.manifest import EntryPoint, Manifest, TensorSpec
+from predecode.pipelines.manifest import RESIDENT_ROLES, EntryPoint, Manifest, TensorSpec
 from predecode.pipelines.page_layout import CACHE_PAGES, PAGE_TOKENS
 from predecode.pipelines.tensor_file import read_tensors, write_tensors
 
@@ -118,7 +118,7 @@ class _File:
         inputs = {
             spec.name: self._tensor(f"{prefix}/inputs/{spec.name}", spec.shape, spec.dtype)
             for spec in entry.arguments
-            if spec.role != "cache"
+            if spec.role not in RESIDENT_ROLES
         }
         results, written = {}, {}
         for spec in entry.results:

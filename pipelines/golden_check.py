@@ -70,6 +70,7 @@ def compare(
     (default: beside the artifact, with the suffix ".mismatch"). Bad input raises a `PredecodeError`.
     """
     session = DecodeSession.open(folder, device, strict=strict, progress=progress)
+    session.stand_alone()
     manifest = session.manifest
     if manifest.golden is None:
         raise GoldenError(f"{folder} was exported without tolerances; export it again")

@@ -14,7 +14,11 @@ from predecode.pipelines.kernel_record import KernelRecord
 from predecode.pipelines.records import RecordError, decode, encode
 
 FORMAT_VERSION = 1
-ROLES = ("input", "cache", "state", "output")
+ROLES = ("input", "cache", "mailboxes", "state", "output")
+RESIDENT_ROLES = ("cache", "mailboxes")
+"""Of arguments that a session keeps on the device from step to step."""
+REDUCTIONS = ("external", "peers", "none")
+"""How a rank's partial sums become sums: by the caller, among the ranks themselves (see `mailboxes`), or not at all."""
 KINDS = ("kernel", "compiled")
 
 
@@ -22,9 +26,9 @@ KINDS = ("kernel", "compiled")
 class Model:
     """Which model, and which part of it. ``layers`` None is the whole decode step.
 
-    ``config`` holds the Hugging Face fields; ``reduce`` is "none" or "external" (an entry point ends at each
-    all-reduce); ``schedule`` and ``fuse`` are how ops share dispatches; ``seed`` is that of random weights, None
-    for a checkpoint's.
+    ``config`` holds the Hugging Face fields; ``reduce`` is one of `REDUCTIONS` ("external" ends an entry point at each
+    all-reduce); ``schedule`` and ``fuse`` are how ops share dispatches; ``seed`` is that of random weights, None for a
+    checkpoint's.
     """
 
     name: str
@@ -83,8 +87,9 @@ class Parameters:
 class TensorSpec:
     """One argument or result of an entry point, in call order.
 
-    ``role``: "input" comes from the caller each step, "cache" lives on the device between steps, "state" is
-    handed from segment to segment, "output" goes to the caller. ``layout`` names a layout of `layouts`.
+    ``role``: "input" comes from the caller each step, "cache" lives on the device between steps, "mailboxes" are
+    addresses of what ranks send each other, "state" is handed from segment to segment, "output" goes to the caller.
+    ``layout`` names a layout of `layouts`.
     ``in_place`` of a result names the argument whose buffer it reuses.
     """
 

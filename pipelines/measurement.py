@@ -53,6 +53,7 @@ def measure_session(
     session: DecodeSession, take_counters: Callable[[], Sequence], rows: Sequence[int] | None = None
 ) -> dict[str, Measurement]:
     """As `measure`; ``take_counters`` gives the records of all dispatches since it was last called."""
+    session.stand_alone()
     measured: dict[str, Measurement] = {}
     for count in session.manifest.chosen_rows(rows):
         context = longest_context(session.manifest, count)

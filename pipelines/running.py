@@ -54,6 +54,7 @@ def run(
     if steps < 1:
         raise PredecodeError(f"{steps} steps were asked for, expected 1 or more")
     session = DecodeSession.open(folder, device, strict=strict, progress=progress)
+    session.stand_alone()
     manifest = session.manifest
     rows = manifest.row_counts[0]
     made_up = MadeUpSteps(manifest, rows)

@@ -12,7 +12,8 @@ from predecode.pipelines.artifact import Artifact, Progress
 from predecode.pipelines.device import DeviceError
 from predecode.pipelines.device_tensor import DeviceTensor
 from predecode.pipelines.errors import PredecodeError
-from predecode.pipelines.manifest import EntryPoint, Manifest, TensorSpec
+from predecode.pipelines.mailboxes import AllGather, Mailboxes
+from predecode.pipelines.manifest import RESIDENT_ROLES, EntryPoint, Manifest, TensorSpec
 from predecode.pipelines.staging import StagedInputs
 from predecode.pipelines.step_inputs import (
     PARTIAL_SUFFIX,
@@ -40,6 +41,8 @@ class DecodeSession:
         self.uri = uri
         self._timeline = Timeline(device)
         self._staged: dict[int, StagedInputs] = {}
+        reduces = any(spec.role == "mailboxes" for entry in self.manifest.entry_points for spec in entry.arguments)
+        self._mailboxes = Mailboxes(self.manifest, device, uri) if reduces else None
         try:
             self._functions = self._load(device)
             specs = self._cache_specs().items()
@@ -68,6 +71,29 @@ class DecodeSession:
         target = artifact.manifest.target
         uri = devices.check_target(target, device)
         return cls(artifact, uri, devices.open_device(target, device, strict=strict))
+
+    def connect(self, all_gather: AllGather) -> None:
+        """Let the ranks of an artifact that was exported with ``--reduce peers`` add up partial sums on their devices.
+
+        Needed once before the first step, and again after a step that failed, on all ranks together: each is a process
+        of its own on one host. ``all_gather`` is the caller's: it hands a few bytes of each rank to all of them.
+        """
+        if self._mailboxes is None:
+            reduce = self.manifest.model.reduce
+            raise PredecodeError(
+                f"the artifact was exported with --reduce {reduce}, and connects to no ranks; export with peers"
+            )
+        self._set_up_mailboxes(lambda: self._mailboxes.connect(all_gather))
+
+    def stand_alone(self) -> None:
+        """Where ranks add up partial sums on their devices: take this one's for the sums, to run it without others."""
+        if self._mailboxes is not None:
+            self._set_up_mailboxes(self._mailboxes.stand_alone)
+
+    def loop_back(self) -> None:
+        """As `stand_alone`, but let the rank send as much to itself as it would to others, to time it without them."""
+        if self._mailboxes is not None:
+            self._set_up_mailboxes(self._mailboxes.loop_back)
 
     @property
     def manifest(self) -> Manifest:
@@ -140,7 +166,7 @@ class DecodeSession:
         The caches are replaced by the results that stand for them.
         """
         arguments = [
-            self.caches[spec.name] if spec.role == "cache" else self._device_value(spec, values[spec.name])
+            self._resident(spec) if spec.role in RESIDENT_ROLES else self._device_value(spec, values[spec.name])
             for spec in segment.arguments
         ]
         try:
@@ -209,6 +235,24 @@ class DecodeSession:
             spec.name: spec for entry in self.manifest.entry_points for spec in entry.arguments if spec.role == "cache"
         }
 
+    def _resident(self, spec: TensorSpec) -> rt.DeviceArray:
+        if spec.role == "cache":
+            return self.caches[spec.name]
+        if self._mailboxes.table is None:
+            model = self.manifest.model
+            raise StepInputError(
+                f"the artifact is rank {model.rank} of {model.tensor_parallel}, and adds up partial sums with the "
+                "others; call connect() on every rank first, or stand_alone() to run one"
+            )
+        return self._mailboxes.table
+
+    def _set_up_mailboxes(self, set_up: Callable[[], None]) -> None:
+        self.wait()
+        try:
+            set_up()
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise self._failure(f"{self.uri} has no memory for what ranks send each other", error) from None
+
     def _known_cache(self, name: str) -> rt.DeviceArray:
         if name not in self.caches:
             raise StepInputError(f"there is no cache {name!r}; the artifact has {sorted(self.caches)}")
@@ -240,6 +284,8 @@ class DecodeSession:
         # A semaphore that failed stays so; later steps get a new one, and buffers that nobody waits for.
         self._timeline = Timeline(self.device)
         self._staged.clear()
+        if self._mailboxes is not None:
+            self._mailboxes.disconnect()
         return self._failure(what, error)
 
     def _failure(self, what: str, error: BaseException) -> PredecodeError:

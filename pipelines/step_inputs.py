@@ -11,7 +11,7 @@ import ml_dtypes  # noqa: F401  registers the dtype names of bfloat16 and FP8
 import numpy as np
 
 from predecode.pipelines.errors import PredecodeError
-from predecode.pipelines.manifest import EntryPoint, Manifest, TensorSpec
+from predecode.pipelines.manifest import RESIDENT_ROLES, EntryPoint, Manifest, TensorSpec
 from predecode.pipelines.pages import PADDING_SLOT
 
 PARTIAL_SUFFIX = "_partial"
@@ -27,12 +27,12 @@ def result_name(name: str) -> str:
 
 
 def caller_arguments(segments: tuple[EntryPoint, ...]) -> dict[str, TensorSpec]:
-    """The arguments that the caller of a step provides: those no earlier segment makes and no cache holds."""
+    """The arguments that the caller of a step provides: those no earlier segment makes and no session keeps."""
     wanted: dict[str, TensorSpec] = {}
     made: set[str] = set()
     for segment in segments:
         for spec in segment.arguments:
-            if spec.role != "cache" and spec.name not in made:
+            if spec.role not in RESIDENT_ROLES and spec.name not in made:
                 wanted.setdefault(spec.name, spec)
         made |= {result_name(spec.name) for spec in segment.results}
     return wanted

@@ -62,9 +62,11 @@ DEVICE void unpack_bf16x8(uint32x4 packed, float (&values)[8]) {
 // Eight consecutive elements, 16-byte aligned.
 DEVICE void load_bf16x8(const bf16 *source, float (&values)[8]) { unpack_bf16x8(*(const uint32x4 *)source, values); }
 
-DEVICE void store_bf16x8(bf16 *target, const float (&values)[8]) {
+DEVICE uint32x4 pack_bf16x8(const float (&values)[8]) {
   uint32x4 packed;
 #pragma unroll
   for (int i = 0; i < 4; ++i) packed[i] = to_bf16x2(values[2 * i], values[2 * i + 1]);
-  *(uint32x4 *)target = packed;
+  return packed;
 }
+
+DEVICE void store_bf16x8(bf16 *target, const float (&values)[8]) { *(uint32x4 *)target = pack_bf16x8(values); }

@@ -9,6 +9,9 @@ struct GridBarrier {
   uint32 arrived, generation;
 };
 
+// Who sees relaxed accesses of the same words in order: the workgroups of one device, or those of all.
+enum class Scope { ONE_DEVICE, ALL_DEVICES };
+
 #if defined(__AMDGCN__)
 // The writes of all threads that came here before become visible to the device.
 DEVICE void release_to_device() { __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent"); }
@@ -19,19 +22,24 @@ DEVICE void finish_stores() { __builtin_amdgcn_s_waitcnt(0); }
 // A spinning wave gives way to others.
 DEVICE void pause() { __builtin_amdgcn_s_sleep(1); }
 
-DEVICE uint32 load_relaxed(const uint32 *word) {
-  return __scoped_atomic_load_n(word, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
+template <Scope SCOPE>
+constexpr int MEMORY_SCOPE = SCOPE == Scope::ONE_DEVICE ? __MEMORY_SCOPE_DEVICE : __MEMORY_SCOPE_SYSTEM;
+
+template <Scope SCOPE = Scope::ONE_DEVICE> DEVICE uint32 load_relaxed(const uint32 *word) {
+  return __scoped_atomic_load_n(word, __ATOMIC_RELAXED, MEMORY_SCOPE<SCOPE>);
 }
-DEVICE void store_relaxed(uint32 *word, uint32 value) {
-  __scoped_atomic_store_n(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
+template <Scope SCOPE = Scope::ONE_DEVICE> DEVICE void store_relaxed(uint32 *word, uint32 value) {
+  __scoped_atomic_store_n(word, value, __ATOMIC_RELAXED, MEMORY_SCOPE<SCOPE>);
 }
-DEVICE uint32x4 load_relaxed(const uint32x4 *words) {
-  auto word = (const uint32 *)words;
-  return {load_relaxed(word), load_relaxed(word + 1), load_relaxed(word + 2), load_relaxed(word + 3)};
-}
-DEVICE void store_relaxed(uint32x4 *words, uint32x4 values) {
+template <Scope SCOPE = Scope::ONE_DEVICE> DEVICE uint32x4 load_relaxed(const uint32x4 *words) {
+  uint32x4 values;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) store_relaxed((uint32 *)words + i, values[i]);
+  for (int i = 0; i < 4; ++i) values[i] = load_relaxed<SCOPE>((const uint32 *)words + i);
+  return values;
+}
+template <Scope SCOPE = Scope::ONE_DEVICE> DEVICE void store_relaxed(uint32x4 *words, uint32x4 values) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) store_relaxed<SCOPE>((uint32 *)words + i, values[i]);
 }
 DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
   return __scoped_atomic_fetch_add(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
@@ -63,19 +71,27 @@ DEVICE void store_relaxed(uint32 *word, uint32 value) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
 // Each of the four for itself.
-DEVICE uint32x4 load_relaxed(const uint32x4 *words) {
+#define LOAD_RELAXED(scope)                                              \
+  asm volatile("ld.relaxed." scope ".global.v4.u32 {%0, %1, %2, %3}, [%4];" \
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)                      \
+               : "l"(words)                                              \
+               : "memory")
+#define STORE_RELAXED(scope)                                                                                          \
+  asm volatile("st.relaxed." scope ".global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(words), "r"(values[0]), "r"(values[1]), \
+               "r"(values[2]), "r"(values[3])                                                                         \
+               : "memory")
+template <Scope SCOPE = Scope::ONE_DEVICE> DEVICE uint32x4 load_relaxed(const uint32x4 *words) {
   uint32 a, b, c, d;
-  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "l"(words)
-               : "memory");
+  if constexpr (SCOPE == Scope::ONE_DEVICE) LOAD_RELAXED("gpu");
+  else LOAD_RELAXED("sys");
   return {a, b, c, d};
 }
-DEVICE void store_relaxed(uint32x4 *words, uint32x4 values) {
-  asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(words), "r"(values[0]), "r"(values[1]),
-               "r"(values[2]), "r"(values[3])
-               : "memory");
+template <Scope SCOPE = Scope::ONE_DEVICE> DEVICE void store_relaxed(uint32x4 *words, uint32x4 values) {
+  if constexpr (SCOPE == Scope::ONE_DEVICE) STORE_RELAXED("gpu");
+  else STORE_RELAXED("sys");
 }
+#undef LOAD_RELAXED
+#undef STORE_RELAXED
 DEVICE uint32 add_relaxed(uint32 *word, uint32 value) {
   uint32 before;
   asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(word), "r"(value) : "memory");

@@ -1,5 +1,5 @@
-// Words of results that workgroups of one phase post, and the one thread that reads each takes: it sees for itself when a
-// word is there. That is sooner than when a whole phase has ended, and costs neither side a fence.
+// Words of results that workgroups of one phase, or of other devices, post, and the one thread that reads each takes: it
+// sees for itself when a word is there. That is sooner than when a whole phase has ended, and costs neither side a fence.
 //
 // A word in global memory is posted as its complement; zero, before the first launch and once it has been taken, is none.
 #pragma once
@@ -8,11 +8,13 @@
 #include "grid.h"
 #include "pipeline.h"
 
-// `word` is a float, or two of 16 bits.
-DEVICE void post(void *place, uint32 word) {
+// What is posted for `word`, a float or two of 16 bits: never zero.
+DEVICE uint32 posted(uint32 word) {
   // The one word whose complement is zero is not a number, nor are two; so are others.
-  store_relaxed((uint32 *)place, word == 0xFFFFFFFF ? ~0x7FFF7FFFu : ~word);
+  return word == 0xFFFFFFFF ? ~0x7FFF7FFFu : ~word;
 }
+
+DEVICE void post(void *place, uint32 word) { store_relaxed((uint32 *)place, posted(word)); }
 DEVICE void post(void *place, float value) { post(place, __builtin_bit_cast(uint32, value)); }
 
 // A word of the result of `workgroup`.
@@ -32,13 +34,23 @@ DEVICE float take(float *place) {
 // Whether all four words have been posted.
 DEVICE bool all_posted(uint32x4 words) { return words[0] && words[1] && words[2] && words[3]; }
 
-// Waits for the eight numbers.
-DEVICE void take_bf16x8(bf16 *place, float (&values)[8]) {
-  uint32x4 words = load_relaxed((const uint32x4 *)place);
+// Eight numbers, as they lie in memory.
+template <Scope SCOPE> DEVICE void post_bf16x8(bf16 *place, uint32x4 packed) {
+  uint32x4 words;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) words[i] = posted(packed[i]);
+  store_relaxed<SCOPE>((uint32x4 *)place, words);
+}
+
+// Waits for eight numbers, which are returned as they lie in memory; `words` are what has been loaded from there.
+template <Scope SCOPE> DEVICE uint32x4 take_bf16x8(bf16 *place, uint32x4 words) {
   while (!all_posted(words)) {
     pause();
-    words = load_relaxed((const uint32x4 *)place);
+    words = load_relaxed<SCOPE>((const uint32x4 *)place);
   }
-  store_relaxed((uint32x4 *)place, uint32x4{});
-  unpack_bf16x8(~words, values);
+  store_relaxed<SCOPE>((uint32x4 *)place, uint32x4{});
+  return ~words;
+}
+DEVICE void take_bf16x8(bf16 *place, float (&values)[8]) {
+  unpack_bf16x8(take_bf16x8<Scope::ONE_DEVICE>(place, load_relaxed((const uint32x4 *)place)), values);
 }

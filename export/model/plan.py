@@ -1,12 +1,11 @@
-"""How a step, or some of its layers, is cut into segments: at each point where tensor-parallel ranks sum."""
+"""How a step, or some of its layers, is cut into segments: at each point where the caller sums over ranks."""
 
 from dataclasses import dataclass
 
 from predecode.export.config import ModelConfig
 from predecode.export.model.layer import Half
 from predecode.pipelines.errors import PredecodeError
-
-REDUCTIONS = ("none", "external")
+from predecode.pipelines.manifest import REDUCTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +20,8 @@ class Part:
     gives_logits: bool
     reduced_outside: bool
     """The hidden result is one rank's partial sum."""
+    reduced_inside: bool
+    """Ranks add up their partial sums after every half of a layer."""
     gives_selection: bool
     """A later part begins with a layer that reuses the selected slots."""
     is_first: bool
@@ -40,7 +41,7 @@ class Part:
 def plan(config: ModelConfig, layers: tuple[int, ...] | None, reduce: str) -> list[Part]:
     """Parts of the whole step (``layers`` None: tokens to logits) or of the given layers (hidden to hidden).
 
-    ``reduce`` "none" gives a single part; "external" ends one after every half of a layer.
+    ``reduce`` "none" and "peers" give a single part; "external" ends one after every half of a layer.
     """
     if reduce not in REDUCTIONS:
         raise PredecodeError(f"reduce {reduce!r}: expected {' or '.join(REDUCTIONS)}")
@@ -49,7 +50,7 @@ def plan(config: ModelConfig, layers: tuple[int, ...] | None, reduce: str) -> li
     config.require_layers(chosen)
     halves = [(layer, half) for layer in chosen for half in (Half.ATTENTION, Half.MLP)]
     starts_stream = chosen[0] == 0
-    if reduce == "none":
+    if reduce != "external":
         return [
             Part(
                 name="step" if whole else "layer_" + "_".join(str(layer) for layer in chosen),
@@ -58,6 +59,7 @@ def plan(config: ModelConfig, layers: tuple[int, ...] | None, reduce: str) -> li
                 starts_stream=starts_stream,
                 gives_logits=whole,
                 reduced_outside=False,
+                reduced_inside=reduce == "peers",
                 gives_selection=False,
                 is_first=True,
                 is_last=True,
@@ -71,6 +73,7 @@ def plan(config: ModelConfig, layers: tuple[int, ...] | None, reduce: str) -> li
             starts_stream=starts_stream and i == 0,
             gives_logits=False,
             reduced_outside=True,
+            reduced_inside=False,
             gives_selection=half is Half.ATTENTION and config.has_indexer(layer) and _is_reused(config, chosen, layer),
             is_first=i == 0,
             is_last=not whole and i == len(halves) - 1,
@@ -86,6 +89,7 @@ def plan(config: ModelConfig, layers: tuple[int, ...] | None, reduce: str) -> li
         starts_stream=False,
         gives_logits=True,
         reduced_outside=False,
+        reduced_inside=False,
         gives_selection=False,
         is_first=False,
         is_last=True,

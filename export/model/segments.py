@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from predecode.custom_kernels.all_reduce import all_reduce
 from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.layouts import PRESHUFFLED_PAGE
 from predecode.custom_kernels.values import IndexerCache, LatentCache
@@ -21,6 +22,7 @@ from predecode.export.model.tensor_spec import (
     indexer_cache_spec,
     latent_cache_name,
     latent_cache_spec,
+    mailboxes_spec,
     row_specs,
 )
 from predecode.export.shard import Shard, shard_sizes
@@ -46,6 +48,7 @@ class Segment(nn.Module):
         self.config = config
         self.element_format = element_format
         self.geometry = geometry
+        self.shard = shard
         self.sizes = shard_sizes(config, shard)
         if part.embeds_tokens:
             self.embedding = Weight(config.vocab_size, config.hidden_size, element_format=element_format)
@@ -75,7 +78,7 @@ class Segment(nn.Module):
     def arguments(self, rows: int) -> tuple[TensorSpec, ...]:
         """What `forward` takes for ``rows`` rows."""
         specs = self._row_specs(rows, "input" if self.part.is_first else "state")
-        return tuple(specs[name] for name in self._row_arguments()) + self._caches()
+        return tuple(specs[name] for name in self._row_arguments()) + self._resident()
 
     def results(self, rows: int) -> tuple[TensorSpec, ...]:
         """What `forward` returns for ``rows`` rows; caches are written in place."""
@@ -85,7 +88,7 @@ class Segment(nn.Module):
         )
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        names = self._row_arguments() + [cache.name for cache in self._caches()]
+        names = self._row_arguments() + [spec.name for spec in self._resident()]
         values = dict(zip(names, tensors, strict=True))
         if self.part.embeds_tokens:
             values["hidden"] = nn.functional.embedding(values["tokens"], self.embedding.weight)
@@ -96,6 +99,9 @@ class Segment(nn.Module):
                 self._attend(index, layer, values, step)
             else:
                 values["hidden"], values["residual"] = layer.transform(values["hidden"], values["residual"])
+            if self.part.reduced_inside:
+                turn = list(Half).index(half)
+                values["hidden"] = all_reduce(values["hidden"], values["mailboxes"], self.shard.rank, turn)
         if self.part.gives_logits:
             values["logits"] = self.output(self.final_norm(values["hidden"], values["residual"]))
         if self.part.reduced_outside:
@@ -155,6 +161,10 @@ class Segment(nn.Module):
             for name, spec in specs.items()
         }
 
+    def _resident(self) -> tuple[TensorSpec, ...]:
+        mailboxes = (mailboxes_spec(self.shard.tensor_parallel),) if self.part.reduced_inside else ()
+        return self._caches() + mailboxes
+
     def _caches(self) -> tuple[TensorSpec, ...]:
         caches = []
         for layer in self.part.attention_layers:
@@ -174,8 +184,8 @@ def build_segments(
 ) -> list[Segment]:
     """The segments of one rank in running order, parameters uninitialised.
 
-    ``layers`` None is the whole step. ``reduce`` "none" gives one segment, "external" ends one wherever the
-    ranks' ``hidden_partial`` must be summed to the next segment's ``hidden``.
+    ``layers`` None is the whole step. ``reduce`` "none" and "peers" give one segment, "external" ends one wherever
+    the ranks' ``hidden_partial`` must be summed to the next segment's ``hidden``.
     """
     if geometry.max_context > config.max_position_embeddings:
         raise PredecodeError(

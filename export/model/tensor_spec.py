@@ -8,6 +8,7 @@ from predecode.custom_kernels.formats import ElementFormat
 from predecode.custom_kernels.layouts import PAGE_TOKENS, PRESHUFFLED_PAGE
 from predecode.export.config import ModelConfig
 from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.mailbox_table import table_shape
 
 ROW_MAJOR_LAYOUT = "row-major"
 LATENT_PAGE_LAYOUT = "latent page"
@@ -37,8 +38,9 @@ class Geometry:
 class TensorSpec:
     """One argument or result.
 
-    ``role`` is "input" (the caller gives it), "cache" (kept on the device from step to step), "state" (passed
-    from one segment to the next) or "output". ``in_place`` names the argument whose buffer a result reuses.
+    ``role`` is "input" (the caller gives it), "cache" (kept on the device from step to step), "mailboxes" (kept there
+    too: where ranks send each other partial sums), "state" (passed from one segment to the next) or "output".
+    ``in_place`` names the argument whose buffer a result reuses.
     """
 
     name: str
@@ -69,6 +71,11 @@ def latent_cache_spec(layer: int, config: ModelConfig, geometry: Geometry, eleme
     """int8 [pages, 64 * (kv_lora_rank + rope dim) * itemsize]."""
     shape = (geometry.pages, PAGE_TOKENS * config.latent_dim * element_format.itemsize)
     return TensorSpec(latent_cache_name(layer), "cache", shape, torch.int8, LATENT_PAGE_LAYOUT)
+
+
+def mailboxes_spec(ranks: int) -> TensorSpec:
+    """Where ``ranks`` ranks send each other partial sums (see `all_reduce`)."""
+    return TensorSpec("mailboxes", "mailboxes", table_shape(ranks), torch.int64)
 
 
 def row_specs(

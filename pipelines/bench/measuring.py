@@ -57,8 +57,9 @@ def bench(
         raise PredecodeError(f"--seconds {seconds}: expected more than 0")
     batches = _batches(manifest, rows, contexts)
     session = DecodeSession.open(folder, device, progress=progress)
+    session.loop_back()
     bandwidth = measure_bandwidth(session, progress)
-    _fill_caches(session)
+    fill_caches(session)
     pace = Pace(steps, seconds)
     return BenchReport(
         model=manifest.model.name,
@@ -109,7 +110,8 @@ def _batches(manifest: Manifest, rows: Sequence[int] | None, contexts: Sequence[
     return [make_batch(manifest.geometry, count, context) for context in contexts for count in counts]
 
 
-def _fill_caches(session: DecodeSession) -> None:
+def fill_caches(session: DecodeSession) -> None:
+    """Put what a decode would have left into the caches of ``session``."""
     contents = {}
     specs = {s.name: s for e in session.manifest.entry_points for s in e.arguments if s.role == "cache"}
     for spec in specs.values():
@@ -173,7 +175,9 @@ def _notes(manifest: Manifest, batch: Batch, times: StepTimes, traced: DispatchT
         yield "one layer alone: its weights may stay in a cache from step to step; export more --layers"
     if manifest.model.layers is None:
         yield "a whole step: embedding and output head are in its time, so no time per layer is given"
-    if manifest.model.tensor_parallel > 1:
+    if manifest.model.reduce == "peers":
+        yield "a rank that sends its partial sums to itself: all-reduces are in the time, but no link between devices"
+    elif manifest.model.tensor_parallel > 1:
         yield f"one rank of {manifest.model.tensor_parallel}: no all-reduce is in the time"
     if traced is not None:
         dispatches, step = sum(map(statistics.median, traced.seconds)), statistics.median(times.seconds)

@@ -7,8 +7,9 @@ import iree.runtime as rt
 
 from predecode.pipelines.artifact import Progress
 from predecode.pipelines.bench.batch import Batch, step_arguments
-from predecode.pipelines.session import DecodeSession
-from predecode.pipelines.step_inputs import result_name
+from predecode.pipelines.running import keep_partial
+from predecode.pipelines.session import DecodeSession, Reduce
+from predecode.pipelines.step_inputs import PARTIAL_SUFFIX, result_name
 
 REPEATS = 9
 # More steps under way would only hold more memory: the host is far ahead of the device by then.
@@ -38,10 +39,14 @@ class StepTimes:
 
 
 class Stepper:
-    """The same step again and again: the caches are written at the same place each time."""
+    """The same step again and again: the caches are written at the same place each time.
 
-    def __init__(self, session: DecodeSession, batch: Batch):
+    Without ``reduce``, a partial sum stands for the sum over ranks.
+    """
+
+    def __init__(self, session: DecodeSession, batch: Batch, reduce: Reduce = keep_partial):
         self.session = session
+        self._reduce = reduce
         self.segments = session.manifest.segments(batch.rows)
         arguments = step_arguments(session.manifest, batch)
         self._values = {name: rt.asdevicearray(session.device, array) for name, array in arguments.items()}
@@ -52,11 +57,12 @@ class Stepper:
         return dict(self._values)
 
     def submit(self) -> None:
-        """Submit one step. A partial sum stands for the sum over ranks."""
+        """Submit one step."""
         values = dict(self._values)
         for segment in self.segments:
             results = self.session.submit_segment(segment, values)
-            values |= {result_name(name): value for name, value in results.items()}
+            for name, value in results.items():
+                values[result_name(name)] = self._reduce(value) if name.endswith(PARTIAL_SUFFIX) else value
 
     def run(self, steps: int) -> tuple[float, float]:
         """Submit ``steps`` steps and wait for them: seconds for all, and seconds for submitting."""

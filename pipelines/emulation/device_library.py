@@ -118,6 +118,8 @@ def load_library() -> ctypes.CDLL:
     library.emulator_take_fault.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
     library.emulator_set_fault.argtypes = [ctypes.c_char_p]
     library.emulator_set_fault.restype = None
+    library.emulator_share_memory.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.emulator_share_memory.restype = ctypes.c_bool
     library.emulator_show_devices.argtypes = [ctypes.c_bool]
     library.emulator_show_devices.restype = None
     library.emulator_take_records.restype = ctypes.c_size_t

@@ -55,6 +55,12 @@ def create_device(arch: str, strict: bool) -> iree.runtime.HalDevice:
     )
 
 
+def share_memory(address: int, size: int) -> None:
+    """Let kernels of the emulated devices use host memory that other processes write to."""
+    if not _library().emulator_share_memory(address, size):
+        raise PredecodeError("the host has no memory left to note which memory ranks share")
+
+
 def take_fault() -> PredecodeError | None:
     """The error of the last module that failed to load, or the first fault of a launch or transfer."""
     for loader in _loaders:

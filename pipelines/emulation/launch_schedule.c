@@ -9,7 +9,7 @@
 #include "launch.h"
 
 enum { kMaxResidentGroups = 304 * 32, kStallSweeps = 20000 };  // As many as the largest chip has wave slots.
-static const double kStallSeconds = 20;
+static const double kStallSeconds = 20, kSharedStallSeconds = 120;
 
 // One host thread: the workgroups it holds in flight. More than one only when they wait for each other.
 struct Runner {
@@ -131,6 +131,13 @@ static void set_float_control(FloatControl value) { __asm__ volatile("msr fpcr, 
 #error "the emulated device knows the float control word of x86-64 and of AArch64 only"
 #endif
 
+// Whether this thread has seen nobody make progress for long enough. What other processes do cannot be seen.
+static bool has_waited(const struct Runner *runner) {
+  double waited = now_seconds() - runner->seen_at;
+  if (memory_is_shared()) return waited > kSharedStallSeconds;
+  return runner->idle_sweeps >= kStallSweeps || waited > kStallSeconds;
+}
+
 // Called when every workgroup of this thread waits for something and no further one can start: maybe another
 // thread's makes it come. The launch has stalled when all threads have found so with no progress between.
 static void watch_for_stall(struct Runner *runner) {
@@ -140,7 +147,7 @@ static void watch_for_stall(struct Runner *runner) {
     runner->seen_progress = progress;
     runner->idle_sweeps = 1;
     runner->seen_at = now_seconds();
-  } else if (++runner->idle_sweeps >= kStallSweeps || now_seconds() - runner->seen_at > kStallSeconds) {
+  } else if (++runner->idle_sweeps, has_waited(runner)) {
     atomic_store(&launch->stalled_at[runner->index], progress);
     bool all = true;
     for (uint32_t i = 0; i < launch->runner_count; ++i) {

@@ -33,6 +33,9 @@ bool memory_free(void *pointer);
 bool memory_register(void *pointer, size_t size, const char *purpose);
 bool memory_unregister(void *pointer);
 
+// Whether kernels may access memory that other processes write to.
+bool memory_is_shared(void);
+
 // True if [pointer, pointer + size) lies in one live buffer.
 bool memory_contains(const void *pointer, size_t size);
 

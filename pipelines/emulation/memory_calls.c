@@ -1,4 +1,6 @@
 // HIP memory calls. Every transfer happens at once: the emulated device has no time of its own.
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +75,16 @@ HIP_API hipError_t hipHostRegister(void *pointer, size_t size, unsigned flags) {
   (void)flags;
   return memory_register(pointer, size, "registered host memory") ? hipSuccess : hipErrorOutOfMemory;
 }
+
+// Makes memory that other processes write to accessible to kernels.
+static atomic_bool is_shared;
+
+HIP_API bool emulator_share_memory(void *pointer, size_t size) {
+  atomic_store(&is_shared, true);
+  return memory_register(pointer, size, "memory shared with other processes");
+}
+
+bool memory_is_shared(void) { return atomic_load(&is_shared); }
 
 HIP_API hipError_t hipHostUnregister(void *pointer) {
   return memory_unregister(pointer) ? hipSuccess : hipErrorHostMemoryNotRegistered;

@@ -124,6 +124,8 @@ def test_a_session_decodes_and_pads(tiny_artifact):
         ({"tensor_parallel": 3}, "tensor parallel size 3 does not divide"),
         ({"tensor_parallel": 2, "rank": 2}, "rank 2: expected 0 to 1"),
         ({"reduce": "sometimes"}, "reduce 'sometimes'"),
+        ({"reduce": "peers", "tensor_parallel": 2}, "reduce 'peers': cpu has no kernel"),
+        ({"reduce": "peers", "target": "gfx942"}, "reduce 'peers': one rank has nothing to add up"),
         ({"schedule": "parallel"}, "schedule 'parallel': expected one of serial, overlap"),
         ({"fuse": "all"}, "fuse 'all': expected one of none, chain, layer"),
         ({"fuse": "layer"}, "fuse 'layer': cpu runs each op as a function of its own"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from predecode.custom_kernels import all_reduce
 from predecode.custom_kernels.entry_source import entry_source
 from predecode.custom_kernels.op import OPS as OPS_BY_NAME
 from predecode.custom_kernels.targets import SM_90
@@ -13,6 +14,7 @@ from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.inject import inject
 from predecode.export.schedule import Fusion, Schedule
 from predecode.export.trace import Program, trace
+from predecode.pipelines.mailbox_table import table_shape
 
 OPS = torch.ops.predecode
 COLUMNS, EXPERTS = 1024, 8
@@ -102,6 +104,11 @@ def routed_experts(p, x, _):
     return OPS.moe_gate_up(values, scales, ids, p["experts"], p["expert_scales"], 1), weights
 
 
+def summed(p, x, keys):
+    """A product whose results ranks add up; the addresses of their mailboxes are any."""
+    return OPS.all_reduce(multiplied(p, x, keys), keys[1][:8].reshape(table_shape(2)), 0, 0)
+
+
 def compositions_of(body, rows, fusion=Fusion.CHAIN):
     arguments = (
         torch.zeros(rows, COLUMNS).bfloat16(),
@@ -160,6 +167,18 @@ def test_a_product_is_posted_to_the_norms_of_its_rows():
     # Nobody waits for the product; the next one does for what the norms made.
     *_, (norms,), (product,) = chain.phases
     assert waits_of(chain)[-1] == (norms.awaited, product.workgroups)
+
+
+def test_a_product_is_posted_to_the_ranks_sum():
+    compositions, _ = compositions_of(summed, 16)
+    assert posting(compositions) == ["gemm_fp8_blockscale", "all_reduce"]
+
+
+def test_what_is_sent_in_slices_is_waited_for(monkeypatch):
+    monkeypatch.setattr(all_reduce, "_MOST_ONE_SHOT_BYTES", -1)
+    compositions, _ = compositions_of(summed, 16)
+    assert [len(composition.phases) for composition in compositions] == [3]
+    assert posting(compositions) == []
 
 
 @pytest.mark.parametrize(("body", "share"), [(latents, 2), (attended, 1)])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from predecode.custom_kernels.formats import E4M3FN, E4M3FNUZ, FLOAT32
+from predecode.export.exporter import example_arguments
 from predecode.export.model.segments import build_segments
 from predecode.export.model.tensor_spec import Geometry
 from predecode.export.presets import DEEPSEEK_V3_2, GLM_5_1, TINY
@@ -151,6 +152,18 @@ def test_external_reduction_cuts_after_every_half():
     assert gave[2] == ["hidden_partial", "residual", "selected_slots"]
     assert gave[8] == ["logits"]
     assert {role for s in segments[1:] for n, role in summary(s.arguments(1)) if n == "hidden"} == {"state"}
+
+
+def test_ranks_that_sum_among_themselves_have_one_segment_with_mailboxes():
+    (step,) = meta_segments(TINY, None, Shard(2, 1), "peers")
+    (alone,) = meta_segments(TINY, None, Shard(2, 1), "none")
+    assert step.name == alone.name
+    assert summary(step.arguments(3)) == [*summary(alone.arguments(3)), ("mailboxes", "mailboxes")]
+    assert summary(step.results(3)) == summary(alone.results(3))
+    assert (step.arguments(3)[-1].shape, step.arguments(3)[-1].dtype) == ((2, 2, 2), torch.int64)
+    graph = torch.export.export(step.to_empty(device="cpu"), example_arguments(step, 3), strict=False).graph
+    sums = [node for node in graph.nodes if "all_reduce" in str(node.target)]
+    assert [node.args[2:] for node in sums] == [(1, 0), (1, 1)] * 4, "ranks and turns, half by half"
 
 
 def test_chosen_layers():

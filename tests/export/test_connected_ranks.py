@@ -1,0 +1,71 @@
+"""Two ranks in processes of their own, on emulated devices, which add up their partial sums among themselves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from predecode.pipelines import DecodeSession, compare, run
+from predecode.pipelines.errors import PredecodeError
+from predecode.pipelines.made_up_steps import MadeUpSteps
+from tests.connected_ranks import STEPS, decode, differences, run_ranks
+from tests.export.conftest import export_tiny
+
+pytestmark = pytest.mark.xdist_group("connected ranks")
+RANKS, ROWS = 2, 4
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> dict[str, list[Path]]:
+    """Artifacts of both ranks by how they are reduced."""
+    folder = tmp_path_factory.mktemp("ranks")
+    options = {"target": "gfx942", "rows": (1, ROWS), "tensor_parallel": RANKS}
+    return {
+        reduce: [export_tiny(folder / f"{reduce}{rank}", **options, rank=rank, reduce=reduce) for rank in range(RANKS)]
+        for reduce in ("peers", "external")
+    }
+
+
+def decoded(folders: list[Path], rows: int = ROWS) -> list[list[dict[str, np.ndarray]]]:
+    return run_ranks(decode, [(folder, "emulated", rows) for folder in folders])
+
+
+def test_ranks_that_add_up_themselves_give_the_same_bits_as_a_caller_does(ranks):
+    given = decoded(ranks["peers"])
+    assert differences(given, decoded(ranks["external"])) == []
+    first, second = given
+    assert len(first) == STEPS
+    assert all(np.isfinite(step["logits"]).all() for step in (*first, *second))
+    assert differences([first], [second]) != [], "each has its part of the vocabulary"
+
+
+def test_ranks_in_the_wrong_order_are_refused(ranks):
+    with pytest.raises(RuntimeError, match=r"the artifact is rank 1 of 2, and ranks \[1, 0\] are connected"):
+        decoded(ranks["peers"][::-1])
+
+
+def test_a_rank_needs_the_others(ranks):
+    session = DecodeSession.open(ranks["peers"][0], "emulated")
+    arguments = MadeUpSteps(session.manifest, ROWS).next_arguments()
+    with pytest.raises(
+        PredecodeError, match=r"rank 0 of 2, and adds up partial sums with the others; call connect\(\)"
+    ):
+        session.step(**arguments)
+    with pytest.raises(PredecodeError, match="in one process"):
+        session.connect(lambda data: [_as_rank(data, rank) for rank in range(RANKS)])
+    session.stand_alone()
+    alone = session.step(**arguments)["logits"]
+    session.reset()
+    session.loop_back()
+    assert np.abs(session.step(**arguments)["logits"] - alone).max() > 0.1, "the other rank's part counts"
+
+
+def _as_rank(data: bytes, rank: int) -> bytes:
+    return json.dumps({**json.loads(data), "rank": rank}).encode()
+
+
+def test_a_rank_alone_compares_with_its_golden_and_runs(ranks):
+    report = compare(ranks["peers"][1], "emulated", strict=True)
+    assert report.passed
+    assert "one rank of 2 alone" in run(ranks["peers"][1], "emulated", steps=1).note
