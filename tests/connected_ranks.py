@@ -2,11 +2,13 @@
 
     python -m tests.connected_ranks check DIR DIR ... --against DIR DIR ... --devices cuda://0,cuda://1
     python -m tests.connected_ranks time DIR DIR ... --devices cuda://0,cuda://1 [--rows 4,16] [--context 8192]
+    python -m tests.connected_ranks alone DIR --devices cuda
 
 Folders are artifacts of the ranks in order. ``check`` steps those with ``--reduce peers`` and those of ``--against``
 with ``--reduce external``, whose partial sums are added on the host, and compares every bit of the results. ``time``
 tells what a layer takes; the partial sums of ``external`` are added by torch's NCCL. Ranks may share a device, but take
-turns on it then.
+turns on it then. ``alone`` times one rank: with ``peers`` it sends to itself, with ``external`` the host waits for each
+partial sum, and nobody adds it up.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from predecode.pipelines.bench.stepping import REPEATS, Pace, Stepper
 from predecode.pipelines.made_up_steps import MadeUpSteps
 from predecode.pipelines.mailboxes import AllGather
 from predecode.pipelines.running import keep_partial
+from predecode.pipelines.session import Reduce
 from predecode.pipelines.step_results import to_host
 
 _ROOT = Path(__file__).parent.parent
@@ -98,14 +101,20 @@ def decode(rank: int, all_gather: AllGather, folder: Path, device: str, rows: in
     return [session.step(reduce=reduce, **made_up.next_arguments()) for _ in range(STEPS)]
 
 
-def time_layer(rank: int, all_gather: AllGather, folder: Path, device: str, batches: Sequence[tuple[int, str]]):
-    """Median seconds of a layer for each of ``batches``, rows and context, with all ranks at work."""
+def time_layer(
+    rank: int, all_gather: AllGather, folder: Path, device: str, batches: Sequence[tuple[int, str]], alone: bool
+) -> list[float]:
+    """Median seconds of a layer for each of ``batches``, rows and context, with all ranks at work, or one ``alone``."""
     session = DecodeSession.open(folder, device, hashes=False)
     manifest = session.manifest
     external = manifest.model.reduce == "external"
-    if not external:
+    reduce = keep_partial
+    if external:
+        reduce = _waiting(session) if alone else _nccl(rank, manifest.model.tensor_parallel, session)
+    elif alone:
+        session.loop_back()
+    else:
         session.connect(all_gather)
-    reduce = _nccl(rank, manifest.model.tensor_parallel, session) if external else keep_partial
     fill_caches(session)
     medians = []
     for rows, context in batches:
@@ -116,7 +125,17 @@ def time_layer(rank: int, all_gather: AllGather, folder: Path, device: str, batc
     return medians
 
 
-def _nccl(rank: int, ranks: int, session: DecodeSession):
+def _waiting(session: DecodeSession) -> Reduce:
+    """Stands for a collective, which is handed a partial sum that is complete."""
+
+    def reduce(partial):
+        session.wait()
+        return partial
+
+    return reduce
+
+
+def _nccl(rank: int, ranks: int, session: DecodeSession) -> Reduce:
     """An all-reduce by torch, on the session's own memory."""
     import torch
 
@@ -145,7 +164,7 @@ def differences(ours: Sequence[Sequence[dict]], theirs: Sequence[Sequence[dict]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("check", "time"))
+    parser.add_argument("action", choices=("check", "time", "alone"))
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--against", nargs="+", type=Path)
     parser.add_argument("--devices", required=True)
@@ -153,9 +172,10 @@ def main() -> int:
     parser.add_argument("--context", default="8192")
     options = parser.parse_args()
     devices, rows = options.devices.split(","), [int(count) for count in options.rows.split(",")]
-    if options.action == "time":
-        batches = [(count, options.context) for count in rows]
-        of_ranks = run_ranks(time_layer, [(f, d, batches) for f, d in zip(options.folders, devices, strict=True)])
+    if options.action != "check":
+        batches, alone = [(count, options.context) for count in rows], options.action == "alone"
+        given = [(folder, device, batches, alone) for folder, device in zip(options.folders, devices, strict=True)]
+        of_ranks = run_ranks(time_layer, given)
         for count, *seconds in zip(rows, *of_ranks, strict=True):
             each = ", ".join(f"{s * 1e6:.1f}" for s in seconds)
             print(f"{count} rows, context {options.context}: {each} us a layer on each rank, median of {REPEATS}")

@@ -1,6 +1,5 @@
 """Sums over ranks, on emulated devices in as many processes, which send each other what they have."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -12,51 +11,34 @@ from predecode.custom_kernels.targets import SM_90, TARGETS
 from predecode.custom_kernels.toolchain import Toolchain
 from predecode.export.trace import describe_call
 from predecode.pipelines import emulation
+from predecode.pipelines.device import EMULATED
 from predecode.pipelines.mailbox_table import table_shape
 from tests.custom_kernels.cases.case import EXACT, Case
 from tests.custom_kernels.compiled_cases import LoadedCases, compile_cases
-from tests.custom_kernels.summing_ranks import compiled, expected_sum, sums_of_ranks
-
-CALLS = 5
-ONE_SHOT, TWO_SHOTS = 10**9, -1
-# Target, T and N, ranks: a single row, pieces that fill no workgroup, workgroups of several pieces a thread.
-SIZES = [
-    ("gfx942", (1, 128), 2, ONE_SHOT),
-    ("gfx950", (65, 384), 3, ONE_SHOT),
-    ("gfx942", (3, 8), 3, ONE_SHOT),
-    ("gfx950", (1, 128), 2, TWO_SHOTS),
-    ("gfx942", (63, 384), 3, TWO_SHOTS),
-    ("gfx950", (4, 384), 3, TWO_SHOTS),
-]
+from tests.custom_kernels.summing_ranks import (
+    ONE_SHOT,
+    SMALL_SIZES,
+    TWO_SHOTS,
+    compiled,
+    expected_sum,
+    first_mismatch,
+    random_partials,
+    sums_of_ranks,
+)
 
 
-def random_partials(shape: tuple[int, int], ranks: int) -> list[np.ndarray]:
-    """Of each rank bfloat16 [call, T, N]: large numbers that cancel, whose order shows, and no numbers."""
-    random = np.random.default_rng([*shape, ranks])
-    partials = random.standard_normal((ranks, CALLS, *shape)) * 10.0 ** random.integers(-3, 4, (ranks, CALLS, *shape))
-    partials[0, :, :, 0] = 3e4
-    partials[1, :, :, 0] = -3e4
-    partials[:, 1, 0, 1:5] = np.nan, np.inf, -0.0, 3e38
-    partials[0, 1, 0, 2] = -np.inf
-    made = partials.astype(ml_dtypes.bfloat16)
-    made.view(np.uint16)[:, 2, 0, 6:8] = 0xFFFF  # its complement is the word that stands for none
-    return list(made)
-
-
-@pytest.mark.parametrize(("target", "shape", "ranks", "limit"), SIZES)
-def test_every_rank_has_the_sum(target, shape, ranks, limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(all_reduce, "_MOST_ONE_SHOT_BYTES", limit)
-    partials = random_partials(shape, ranks)
-    sums = sums_of_ranks(compiled(tmp_path, target, shape, ranks), target, partials)
-    expected = expected_sum(partials, range(ranks))
-    is_number = ~np.isnan(expected.astype(np.float32))
-    for given in sums:
-        assert (np.isnan(given.view(ml_dtypes.bfloat16).astype(np.float32)) == ~is_number).all()
-        np.testing.assert_array_equal(given[is_number], expected.view(np.uint16)[is_number])
-    assert (~is_number).sum() == 4
-    if ranks > 2:
-        other = expected_sum(partials, [*range(1, ranks), 0])
-        assert (other.view(np.uint16) != expected.view(np.uint16))[is_number].any(), "the order shows"
+@pytest.mark.parametrize("number", range(len(SMALL_SIZES)), ids=map(str, SMALL_SIZES))
+def test_every_rank_has_the_sum(number, tmp_path):
+    size, target = SMALL_SIZES[number], ("gfx942", "gfx950")[number % 2]
+    partials = random_partials(size)
+    sums = sums_of_ranks(compiled(tmp_path / "module.vmfb", target, size), target, EMULATED, partials)
+    expected = expected_sum(partials, range(size.ranks))
+    assert first_mismatch(sums, expected) is None
+    assert np.isnan(expected.astype(np.float32)).sum() == 4
+    sums[1][-1, -1, -1] ^= 1
+    assert first_mismatch(sums, expected).startswith("rank 1 has 1 wrong sums, first in call 4")
+    if size.ranks > 2:
+        assert first_mismatch(sums, expected_sum(partials, [*range(1, size.ranks), 0])), "the order shows"
 
 
 @pytest.mark.parametrize("limit", [ONE_SHOT, TWO_SHOTS])

@@ -1,6 +1,7 @@
 """The README's Python, run as it stands."""
 
 import re
+import socket
 import threading
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from predecode.pipelines import DecodeSession, PagedSequence, PagePool
+from tests.connected_ranks import run_ranks
 from tests.export.conftest import export_tiny
+from tests.export.readme_ranks import run_block
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -33,6 +37,21 @@ def test_two_sequences_are_decoded(decoded):
     assert decoded["logits"].shape[0] == 2 and np.isfinite(decoded["logits"]).all()
     assert [sequence.length for sequence in decoded["sequences"]] == [8, 8]
     assert decoded["session"].manifest.model.name == "tiny"
+
+
+def test_connected_ranks_have_one_answer(blocks, tmp_path):
+    options = {"rows": (2,), "target": "gfx942"}
+    of_rank = {"tensor_parallel": 2, "reduce": "peers"}
+    folders = [export_tiny(tmp_path / f"rank{number}", rank=number, **options, **of_rank) for number in range(2)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    joined = np.concatenate(run_ranks(run_block, [(blocks[1], folder, port, 2) for folder in folders]), axis=1)
+    session = DecodeSession.open(export_tiny(tmp_path / "whole", **options), "emulated")
+    placement = PagePool(session.manifest.geometry).append([PagedSequence(), PagedSequence()])
+    whole = session.step(tokens=np.array([386, 425]), **placement.as_arguments())["logits"]
+    cosine = (joined * whole).sum(1) / np.linalg.norm(joined, axis=1) / np.linalg.norm(whole, axis=1)
+    assert cosine.min() > 0.99
 
 
 class TwoRanks:
@@ -61,7 +80,7 @@ def test_ranks_are_summed_in_place(blocks, decoded, tmp_path, monkeypatch):
 
     def run(number: int) -> None:
         names = {name: decoded[name] for name in ("DecodeSession", "tokens", "placement")}
-        exec(blocks[1].replace("artifacts/rank0", str(folders[number])), names)
+        exec("import torch\n" + blocks[2].replace("artifacts/rank0-external", str(folders[number])), names)
         logits[number] = names["logits"]
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
