@@ -9,6 +9,7 @@ import pytest
 from predecode.pipelines import DecodeSession, compare, run
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.made_up_steps import MadeUpSteps
+from predecode.pipelines.submission import EntryFunction
 from tests.connected_ranks import STEPS, decode, differences, run_ranks
 from tests.export.conftest import export_tiny
 
@@ -59,6 +60,26 @@ def test_a_rank_needs_the_others(ranks):
     session.reset()
     session.loop_back()
     assert np.abs(session.step(**arguments)["logits"] - alone).max() > 0.1, "the other rank's part counts"
+
+
+def test_ranks_are_apart_after_a_step_that_failed(ranks, monkeypatch):
+    """What had been sent of it may still lie in their mailboxes."""
+    session = DecodeSession.open(ranks["peers"][0], "emulated")
+    arguments = MadeUpSteps(session.manifest, ROWS).next_arguments()
+    session.stand_alone()
+    session.step(**arguments)
+    with monkeypatch.context() as failing:
+        failing.setattr(EntryFunction, "submit", _fail)
+        with pytest.raises(PredecodeError, match="device lost"):
+            session.step(**arguments)
+    with pytest.raises(PredecodeError, match=r"call connect\(\)"):
+        session.step(**arguments)
+    session.stand_alone()
+    session.step(**arguments)
+
+
+def _fail(*_):
+    raise RuntimeError("device lost")
 
 
 def _as_rank(data: bytes, rank: int) -> bytes:
