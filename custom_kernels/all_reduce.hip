@@ -4,8 +4,7 @@
 
 constexpr int PASSES = divide_up(PIECES, THREADS * WORKGROUPS);
 
-DEVICE void all_reduce(EarlyWorkgroup workgroup, bf16 *partial, const int64 *mailboxes, bf16 *sum, int rank,
-                       int turn) {
+DEVICE void all_reduce(EarlyWorkgroup workgroup, bf16 *partial, const int64 *mailboxes, bf16 *sum, int rank, int turn) {
   auto ranks = Ranks<RANKS>::at(mailboxes, turn, rank);
   auto piece_of = [&](int pass) INLINE { return (pass * WORKGROUPS + workgroup.x) * THREADS + thread_id(); };
   uint32x4 own[PASSES];
@@ -16,11 +15,9 @@ DEVICE void all_reduce(EarlyWorkgroup workgroup, bf16 *partial, const int64 *mai
     uint32x4 *place = piece_at(partial, piece_of(pass));
     own[pass] = workgroup.takes() ? take_bf16x8<Scope::ONE_DEVICE>((bf16 *)place, load_relaxed(place)) : *place;
   }
-  ranks.each_other([&](int other) INLINE {
 #pragma unroll
-    for (int pass = 0; pass < PASSES; ++pass)
-      if (piece_of(pass) < PIECES) ranks.send(other, piece_of(pass), own[pass]);
-  });
+  for (int pass = 0; pass < PASSES; ++pass)
+    if (piece_of(pass) < PIECES) ranks.send_to_all(piece_of(pass), own[pass]);
 #pragma unroll
   for (int pass = 0; pass < PASSES; ++pass)
     if (piece_of(pass) < PIECES) *piece_at(sum, piece_of(pass)) = ranks.add_up(piece_of(pass), own[pass]);

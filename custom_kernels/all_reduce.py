@@ -49,7 +49,7 @@ def _launch(target: Target, call: Call) -> Launch | None:
         workgroups=(workgroups, 1, 1),
         workgroup_size=(THREADS, 1, 1),
         defines=(("RANKS", ranks), ("PIECES", elements // 8), ("THREADS", THREADS), ("WORKGROUPS", workgroups)),
-        reads_early=() if in_two else ("mailboxes",),
+        reads_early=("mailboxes",),
         takes="" if in_two else "partial",
     )
 

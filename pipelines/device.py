@@ -77,11 +77,11 @@ def numbered(uri: str) -> tuple[str, int]:
     Raises `DeviceError` for a device that other libraries do not know by a number.
     """
     driver, _, path = uri.partition("://")
-    if uri == EMULATED or (path and not path.isdigit()):
-        drivers = sorted({driver for drivers in DRIVERS_OF_TARGET.values() for driver in drivers})
+    known = sorted({driver for drivers in DRIVERS_OF_TARGET.values() for driver in drivers})
+    if driver not in known or (path and not path.isdigit()):
         raise DeviceError(
             f"the memory of device {uri!r} cannot be shared with other libraries; open the session on one of "
-            f"{', '.join(drivers)}, by number where there are several (such as cuda://1)"
+            f"{', '.join(known)}, by number where there are several (such as cuda://1)"
         )
     return driver, int(path or 0)
 

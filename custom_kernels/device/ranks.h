@@ -4,53 +4,51 @@
 
 #include "mailbox.h"
 
-DEVICE uint32x4 *piece_at(const bf16 *values, int piece) { return (uint32x4 *)(values + int64(piece) * 8); }
+DEVICE uint32x4 *piece_at(const void *values, int piece) { return (uint32x4 *)values + piece; }
 
 // As one of COUNT ranks sees them. Those without mailboxes take no part.
 template <int COUNT> struct Ranks {
   static constexpr int UNDER_WAY = 4;  // Loads of a thread at a time; all would take too many registers.
-  const int64 *sent, *arriving;  // Addresses of mailboxes, of each rank.
   int own;
+  // Mailboxes of the ranks that follow this one, in a ring, and of every rank: in registers, since they would be loaded
+  // again after every access to one.
+  void *sent[COUNT], *arriving[COUNT];
 
-  static DEVICE Ranks at(const int64 *mailboxes, int turn, int own) {
+  DEVICE static Ranks at(const int64 *mailboxes, int turn, int own) {
+    Ranks ranks{own};
     const int64 *sent = mailboxes + turn * 2 * COUNT;
-    return {sent, sent + COUNT, own};
-  }
-  MEMBER bool takes_part(int rank) const { return arriving[rank] != 0; }
-
-  // Calls `body` with the others. Every rank begins with another, so that none is sent everything at once.
-  template <typename Body> MEMBER void each_other(Body body) const {
 #pragma unroll
-    for (int i = 1; i < COUNT; ++i) {
-      int other = (own + i) % COUNT;
-      if (takes_part(other)) body(other);
+    for (int i = 0; i < COUNT; ++i) {
+      ranks.sent[i] = (void *)sent[(own + i) % COUNT];
+      ranks.arriving[i] = (void *)sent[COUNT + i];
     }
+    return ranks;
   }
-  MEMBER void send(int other, int piece, uint32x4 packed) const {
-    post_bf16x8<Scope::ALL_DEVICES>((bf16 *)piece_at((bf16 *)sent[other], piece), packed);
+  // The rank `distance` behind this one. Each sends to that at distance 1 first, so that none gets everything at once.
+  MEMBER int following(int distance) const { return (own + distance) % COUNT; }
+  MEMBER void send(int distance, int piece, uint32x4 packed) const {
+    if (sent[distance]) post_bf16x8<Scope::ALL_DEVICES>((bf16 *)piece_at(sent[distance], piece), packed);
   }
-  // What lies in the mailbox of `rank`, if it is another one that takes part, and has perhaps not arrived yet.
-  MEMBER uint32x4 look(int rank, int piece) const {
-    if (rank == own || !takes_part(rank)) return uint32x4{};
-    return load_relaxed<Scope::ALL_DEVICES>(piece_at((bf16 *)arriving[rank], piece));
+  MEMBER void send_to_all(int piece, uint32x4 packed) const {
+#pragma unroll
+    for (int i = 1; i < COUNT; ++i) send(i, piece, packed);
   }
-  // Waits for it; `words` are what has been seen there.
-  MEMBER uint32x4 take(int rank, int piece, uint32x4 words) const {
-    return take_bf16x8<Scope::ALL_DEVICES>((bf16 *)piece_at((bf16 *)arriving[rank], piece), words);
-  }
-  // Calls `body` with every rank in order and what it has at `piece`, when that is there; of this one, with `packed`.
+  // Calls `body` with every rank that takes part, in order, and with what it has at `piece`, when that is there; of this
+  // one, `packed`.
   template <typename Body> MEMBER void each_in_order(int piece, uint32x4 packed, Body body) const {
 #pragma unroll
     for (int first = 0; first < COUNT; first += UNDER_WAY) {
       uint32x4 words[UNDER_WAY];
 #pragma unroll
-      for (int i = 0; i < UNDER_WAY; ++i)
-        if (first + i < COUNT) words[i] = look(first + i, piece);
+      for (int i = 0; i < UNDER_WAY && first + i < COUNT; ++i)
+        if (first + i != own && arriving[first + i])
+          words[i] = load_relaxed<Scope::ALL_DEVICES>(piece_at(arriving[first + i], piece));
 #pragma unroll
-      for (int i = 0; i < UNDER_WAY; ++i) {
+      for (int i = 0; i < UNDER_WAY && first + i < COUNT; ++i) {
         int rank = first + i;
         if (rank == own) body(rank, packed);
-        else if (rank < COUNT && takes_part(rank)) body(rank, take(rank, piece, words[i]));
+        else if (arriving[rank])
+          body(rank, take_bf16x8<Scope::ALL_DEVICES>((bf16 *)piece_at(arriving[rank], piece), words[i]));
       }
     }
   }
