@@ -76,14 +76,16 @@ class DecodeSession:
         """Let the ranks of an artifact that was exported with ``--reduce peers`` add up partial sums on their devices.
 
         Needed once before the first step, and again after a step that failed, on all ranks together: each is a process
-        of its own on one host. ``all_gather`` is the caller's: it hands a few bytes of each rank to all of them.
+        of its own on one host. ``all_gather`` is the caller's: it hands a few bytes of each rank to all of them. From
+        then on all ranks make the same steps, of as many rows.
         """
         if self._mailboxes is None:
             reduce = self.manifest.model.reduce
             raise PredecodeError(
                 f"the artifact was exported with --reduce {reduce}, and connects to no ranks; export with peers"
             )
-        self._set_up_mailboxes(lambda: self._mailboxes.connect(all_gather))
+        self.wait()
+        self._mailboxes.connect(all_gather)
 
     def stand_alone(self) -> None:
         """Where ranks add up partial sums on their devices: take this one's for the sums, to run it without others."""

@@ -100,7 +100,7 @@ class Segment(nn.Module):
             else:
                 values["hidden"], values["residual"] = layer.transform(values["hidden"], values["residual"])
             if self.part.reduced_inside:
-                turn = list(Half).index(half)
+                turn = list(Half).index(half)  # halves alternate, so do turns
                 values["hidden"] = all_reduce(values["hidden"], values["mailboxes"], self.shard.rank, turn)
         if self.part.gives_logits:
             values["logits"] = self.output(self.final_norm(values["hidden"], values["residual"]))
