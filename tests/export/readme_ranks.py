@@ -18,7 +18,7 @@ def run_block(rank: int, all_gather: AllGather, block: str, folder: Path, port: 
     class Opened:
         @staticmethod
         def open(name, device):
-            assert (name, device) == ("artifacts/rank0", "cuda://0")
+            assert (name, device) == (f"artifacts/rank{rank}", f"cuda://{rank}")
             return open_session(folder, "emulated")
 
     pool = PagePool(open_session(folder, "emulated").manifest.geometry)
