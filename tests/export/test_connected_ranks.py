@@ -8,6 +8,7 @@ import pytest
 
 from predecode.export import exporter
 from predecode.pipelines import DecodeSession, compare, run
+from predecode.pipelines.artifact import read_manifest
 from predecode.pipelines.errors import PredecodeError
 from predecode.pipelines.made_up_steps import MadeUpSteps
 from predecode.pipelines.submission import EntryFunction
@@ -21,15 +22,18 @@ RANKS, ROWS = 2, 4
 def ranks(tmp_path_factory) -> dict[str, list[Path]]:
     """Artifacts of both ranks by how they are reduced; the second of those with peers has a golden."""
     folder = tmp_path_factory.mktemp("ranks")
-    options = {"target": "gfx942", "rows": (ROWS,), "tensor_parallel": RANKS}
+    return {
+        reduce: [exported(folder, rank, reduce=reduce, golden=(reduce, rank) == ("peers", 1)) for rank in range(RANKS)]
+        for reduce in ("peers", "external")
+    }
 
-    def exported(reduce: str, rank: int) -> Path:
-        with pytest.MonkeyPatch.context() as patch:
-            if (reduce, rank) != ("peers", 1):
-                patch.setattr(exporter, "MOST_GOLDEN_PARAMETER_BYTES", 0)
-            return export_tiny(folder / f"{reduce}{rank}", **options, rank=rank, reduce=reduce)
 
-    return {reduce: [exported(reduce, rank) for rank in range(RANKS)] for reduce in ("peers", "external")}
+def exported(folder: Path, rank: int, *, golden: bool = False, **options) -> Path:
+    options = {"target": "gfx942", "rows": (ROWS,), "tensor_parallel": RANKS, "rank": rank} | options
+    with pytest.MonkeyPatch.context() as patch:
+        if not golden:
+            patch.setattr(exporter, "MOST_GOLDEN_PARAMETER_BYTES", 0)
+        return export_tiny(folder / f"{options['reduce']}{rank}", **options)
 
 
 def decoded(folders: list[Path]) -> list[list[dict[str, np.ndarray]]]:
@@ -43,6 +47,21 @@ def test_ranks_that_add_up_themselves_give_the_same_bits_as_a_caller_does(ranks)
     assert len(first) == STEPS
     assert all(np.isfinite(step["logits"]).all() for step in (*first, *second))
     assert differences([first], [second]) != [], "each has its part of the vocabulary"
+
+
+def test_ranks_whose_layers_are_one_dispatch_give_the_same_bits(tmp_path):
+    """Both all-reduces of a layer in one grid, whose workgroups wait for the other rank's between barriers."""
+    fused, apart = (
+        [
+            exported(tmp_path / fuse, rank, reduce="peers", fuse=fuse, layers=(1,), target="gfx950")
+            for rank in range(RANKS)
+        ]
+        for fuse in ("layer", "none")
+    )
+    assert len(read_manifest(fused[0]).entry_points[0].audit.dispatches) == 1
+    given = decoded(fused)
+    assert differences(given, decoded(apart)) == []
+    assert differences(given[:1], given[1:]) == [], "ranks go on with the same sums"
 
 
 def test_ranks_in_the_wrong_order_are_refused(ranks):
