@@ -13,7 +13,7 @@ DEVICE void all_reduce(EarlyWorkgroup workgroup, bf16 *partial, const int64 *mai
   for (int pass = 0; pass < PASSES; ++pass) {
     if (piece_of(pass) >= PIECES) break;
     uint32x4 *place = piece_at(partial, piece_of(pass));
-    own[pass] = workgroup.takes() ? take_bf16x8<Scope::ONE_DEVICE>((bf16 *)place, load_relaxed(place)) : *place;
+    own[pass] = workgroup.takes() ? take_bf16x8<Scope::ONE_DEVICE>(place, load_relaxed(place)) : *place;
   }
 #pragma unroll
   for (int pass = 0; pass < PASSES; ++pass)

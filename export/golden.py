@@ -161,9 +161,7 @@ class _Script:
         self._identities[torch.from_numpy(written)] = torch.from_numpy(self._own[written]).to(self._device)
         values = {name: torch.from_numpy(array).to(self._device) for name, array in placement.items()}
         for spec in self._segments[0].arguments(rows):
-            if spec.role == "mailboxes":  # no other rank takes part
-                values[spec.name] = torch.zeros(spec.shape, dtype=spec.dtype, device=self._device)
-            elif spec.role != "cache" and spec.name not in values:
+            if spec.role != "cache" and spec.name not in values:
                 values[spec.name] = self._draw(spec)
         return GoldenStep(rows, tuple(self._run(segment, rows, values) for segment in self._segments))
 
@@ -205,12 +203,14 @@ class _Script:
         )
 
     def _draw(self, spec: TensorSpec) -> torch.Tensor:
-        """Random tokens, hidden states or residuals; no selected slots."""
+        """Random tokens, hidden states or residuals; no selected slots, and mailboxes of no other rank."""
         if spec.name == "tokens":
             vocabulary = self._segments[0].config.vocab_size
             drawn = torch.from_numpy(self._random.integers(0, vocabulary, spec.shape))
         elif spec.name == "selected_slots":
             drawn = torch.full(spec.shape, PADDING_SLOT, dtype=spec.dtype)
+        elif spec.role == "mailboxes":
+            drawn = torch.zeros(spec.shape, dtype=spec.dtype)
         else:
             drawn = _normal(self._random, spec.shape).to(spec.dtype)
         return drawn.to(self._device)

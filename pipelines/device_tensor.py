@@ -8,6 +8,10 @@ from predecode.pipelines.device import numbered
 
 _DLPACK_CPU, _DLPACK_CUDA, _DLPACK_ROCM = 1, 2, 10
 _DLPACK_CODES = {"local-task": _DLPACK_CPU, "local-sync": _DLPACK_CPU, "cuda": _DLPACK_CUDA, "hip": _DLPACK_ROCM}
+_DLPACK_BYTE_OFFSET = 40
+"""Of a DLTensor, behind its data pointer, device, axes, element type, shape and strides."""
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
 class DeviceTensor:
@@ -42,9 +46,3 @@ def device_address(array: rt.DeviceArray, device: rt.HalDevice) -> int:
     tensor = _capsule_pointer(capsule, b"dltensor")
     data, offset = (ctypes.c_uint64.from_address(tensor + at).value for at in (0, _DLPACK_BYTE_OFFSET))
     return data + offset
-
-
-_DLPACK_BYTE_OFFSET = 40
-"""Of a DLTensor, behind its data pointer, device, axes, element type, shape and strides."""
-_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)

@@ -41,8 +41,7 @@ class DecodeSession:
         self.uri = uri
         self._timeline = Timeline(device)
         self._staged: dict[int, StagedInputs] = {}
-        reduces = any(spec.role == "mailboxes" for entry in self.manifest.entry_points for spec in entry.arguments)
-        self._mailboxes = Mailboxes(self.manifest, device, uri) if reduces else None
+        self._mailboxes = Mailboxes(self.manifest, device, uri) if self.manifest.model.reduce == "peers" else None
         try:
             self._functions = self._load(device)
             specs = self._cache_specs().items()

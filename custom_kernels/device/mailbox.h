@@ -35,22 +35,23 @@ DEVICE float take(float *place) {
 DEVICE bool all_posted(uint32x4 words) { return words[0] && words[1] && words[2] && words[3]; }
 
 // Eight numbers, as they lie in memory.
-template <Scope SCOPE> DEVICE void post_bf16x8(bf16 *place, uint32x4 packed) {
+template <Scope SCOPE> DEVICE void post_bf16x8(uint32x4 *place, uint32x4 packed) {
   uint32x4 words;
 #pragma unroll
   for (int i = 0; i < 4; ++i) words[i] = posted(packed[i]);
-  store_relaxed<SCOPE>((uint32x4 *)place, words);
+  store_relaxed<SCOPE>(place, words);
 }
 
 // Waits for eight numbers, which are returned as they lie in memory; `words` are what has been loaded from there.
-template <Scope SCOPE> DEVICE uint32x4 take_bf16x8(bf16 *place, uint32x4 words) {
+template <Scope SCOPE> DEVICE uint32x4 take_bf16x8(uint32x4 *place, uint32x4 words) {
   while (!all_posted(words)) {
     pause();
-    words = load_relaxed<SCOPE>((const uint32x4 *)place);
+    words = load_relaxed<SCOPE>(place);
   }
-  store_relaxed<SCOPE>((uint32x4 *)place, uint32x4{});
+  store_relaxed<SCOPE>(place, uint32x4{});
   return ~words;
 }
 DEVICE void take_bf16x8(bf16 *place, float (&values)[8]) {
-  unpack_bf16x8(take_bf16x8<Scope::ONE_DEVICE>(place, load_relaxed((const uint32x4 *)place)), values);
+  auto words = (uint32x4 *)place;
+  unpack_bf16x8(take_bf16x8<Scope::ONE_DEVICE>(words, load_relaxed(words)), values);
 }

@@ -27,7 +27,7 @@ template <int COUNT> struct Ranks {
   // The rank `distance` behind this one. Each sends to that at distance 1 first, so that none gets everything at once.
   MEMBER int following(int distance) const { return (own + distance) % COUNT; }
   MEMBER void send(int distance, int piece, uint32x4 packed) const {
-    if (sent[distance]) post_bf16x8<Scope::ALL_DEVICES>((bf16 *)piece_at(sent[distance], piece), packed);
+    if (sent[distance]) post_bf16x8<Scope::ALL_DEVICES>(piece_at(sent[distance], piece), packed);
   }
   MEMBER void send_to_all(int piece, uint32x4 packed) const {
 #pragma unroll
@@ -48,7 +48,7 @@ template <int COUNT> struct Ranks {
         int rank = first + i;
         if (rank == own) body(rank, packed);
         else if (arriving[rank])
-          body(rank, take_bf16x8<Scope::ALL_DEVICES>((bf16 *)piece_at(arriving[rank], piece), words[i]));
+          body(rank, take_bf16x8<Scope::ALL_DEVICES>(piece_at(arriving[rank], piece), words[i]));
       }
     }
   }

@@ -131,8 +131,10 @@ static void set_float_control(FloatControl value) { __asm__ volatile("msr fpcr, 
 #error "the emulated device knows the float control word of x86-64 and of AArch64 only"
 #endif
 
-// Whether this thread has seen nobody make progress for long enough. What other processes do cannot be seen.
-static bool has_waited(const struct Runner *runner) {
+// Counts one more sweep in which this thread has seen nobody make progress, and whether that is enough. What other
+// processes do cannot be seen.
+static bool has_waited(struct Runner *runner) {
+  ++runner->idle_sweeps;
   double waited = now_seconds() - runner->seen_at;
   if (memory_is_shared()) return waited > kSharedStallSeconds;
   return runner->idle_sweeps >= kStallSweeps || waited > kStallSeconds;
@@ -147,7 +149,7 @@ static void watch_for_stall(struct Runner *runner) {
     runner->seen_progress = progress;
     runner->idle_sweeps = 1;
     runner->seen_at = now_seconds();
-  } else if (++runner->idle_sweeps, has_waited(runner)) {
+  } else if (has_waited(runner)) {
     atomic_store(&launch->stalled_at[runner->index], progress);
     bool all = true;
     for (uint32_t i = 0; i < launch->runner_count; ++i) {

@@ -76,9 +76,9 @@ HIP_API hipError_t hipHostRegister(void *pointer, size_t size, unsigned flags) {
   return memory_register(pointer, size, "registered host memory") ? hipSuccess : hipErrorOutOfMemory;
 }
 
-// Makes memory that other processes write to accessible to kernels.
 static atomic_bool is_shared;
 
+// Makes memory that other processes write to accessible to kernels.
 HIP_API bool emulator_share_memory(void *pointer, size_t size) {
   atomic_store(&is_shared, true);
   return memory_register(pointer, size, "memory shared with other processes");

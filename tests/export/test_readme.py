@@ -46,7 +46,7 @@ def test_connected_ranks_have_one_answer(blocks, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    joined = np.concatenate(run_ranks(run_block, [(blocks[1], folder, port, 2) for folder in folders]), axis=1)
+    joined = np.concatenate(run_ranks(run_block, [(blocks[1], folder, port) for folder in folders]), axis=1)
     session = DecodeSession.open(export_tiny(tmp_path / "whole", **options), "emulated")
     placement = PagePool(session.manifest.geometry).append([PagedSequence(), PagedSequence()])
     whole = session.step(tokens=np.array([386, 425]), **placement.as_arguments())["logits"]
